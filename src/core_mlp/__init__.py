@@ -1,0 +1,1 @@
+"""A multilayer perceptron on TensorFlow's Core API, from raw images to a SavedModel."""

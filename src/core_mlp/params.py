@@ -1,0 +1,115 @@
+"""The typed parameters of each stage; the only reader of params.yaml."""
+
+import reprlib
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from core_mlp.errors import InputError
+
+PATH = Path("params.yaml")
+
+# The bounds keep each value, and 1 - beta, distinct from 0 and 1 in float32.
+PositiveFloat = Annotated[float, Field(ge=1e-30, le=1.0)]
+DecayRate = Annotated[float, Field(ge=0.0, le=0.999999)]
+LayerSize = Annotated[int, Field(ge=1, le=65_536)]
+
+
+class StageParams(BaseModel):
+    """What all stages' parameters have in common: exact types, no other keys."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False
+    )
+
+
+class FetchParams(StageParams):
+    """Parameters of the fetch stage."""
+
+    # A TFDS name, optionally with a config and a version: emnist/letters:3.1.0
+    dataset: Annotated[
+        str,
+        Field(pattern=r"^[a-z][a-z0-9_]*(/[A-Za-z0-9_.+-]+)?(:\d+\.\d+\.\d+)?$"),
+    ]
+
+
+class PreprocessParams(StageParams):
+    """Parameters of the preprocess stage."""
+
+    validation_size: Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class TrainParams(StageParams):
+    """Parameters of the train stage."""
+
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)]
+    hidden_sizes: Annotated[list[LayerSize], Field(max_length=64)]
+    batch_size: Annotated[int, Field(ge=1, le=2**20)]
+    epochs: Annotated[int, Field(ge=1, le=100_000)]
+    learning_rate: PositiveFloat
+    beta_1: DecayRate
+    beta_2: DecayRate
+    epsilon: PositiveFloat
+
+
+class Params(TrainParams, PreprocessParams, FetchParams):
+    """Every key of params.yaml. Export and evaluate read none."""
+
+
+AnyStageParams = TypeVar("AnyStageParams", bound=StageParams)
+
+
+def load_params(
+    stage_params: type[AnyStageParams], path: Path = PATH
+) -> AnyStageParams:
+    """Reads and checks the whole file, and returns one stage's part of it.
+
+    The file is read by the parser that DVC uses, so that the value in dvc.lock is the
+    value that the stage works with. The whole file is checked, so that a wrong value
+    for the last stage stops the first.
+
+    Args:
+      stage_params: The model of the stage's parameters.
+      path: The YAML file.
+
+    Returns:
+      The parameters, with the types that `stage_params` declares.
+
+    Raises:
+      InputError: If the file is no YAML mapping, or a key is unknown, missing, of
+        another type or out of range. The message names file, key and value.
+      OSError: If the file cannot be read.
+    """
+    try:
+        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or type(error).__name__
+        raise InputError(f"{path}{where}: not valid YAML: {problem}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected a mapping of keys to values")
+    try:
+        params = Params.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(_describe(details) for details in error.errors())
+        raise InputError(f"{path}: {problems}") from error
+    return stage_params(
+        **{name: getattr(params, name) for name in stage_params.model_fields}
+    )
+
+
+def _describe(details: dict) -> str:
+    """Returns one validation error as `key = value: what is allowed`."""
+    key = ".".join(str(part) for part in details["loc"])
+    if details["type"] == "missing":
+        return f"{key}: this key is missing"
+    if details["type"] == "extra_forbidden":
+        return f"{key}: unknown key; the keys are {', '.join(Params.model_fields)}"
+    value = reprlib.repr(details["input"])
+    if details["type"] == "string_pattern_mismatch":
+        return f"{key} = {value}: expected a name as TFDS writes it, such as mnist"
+    return f"{key} = {value}: {details['msg'][0].lower()}{details['msg'][1:]}"
