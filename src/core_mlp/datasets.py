@@ -1,0 +1,199 @@
+"""Datasets from TFDS, as arrays."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from core_mlp.descriptions import DatasetInfo
+from core_mlp.errors import InputError
+
+READ_BATCH_SIZE = 1024
+
+
+class SklearnDigits(tfds.core.GeneratorBasedBuilder):
+    """The 1,797 handwritten digits of 8x8 pixels that scikit-learn carries.
+
+    Its last 360 digits are the test split: most are by other writers than the rest.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    NUM_TRAIN = 1437
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="1,797 handwritten digits of 8x8 pixels.",
+            homepage="https://archive.ics.uci.edu/dataset/80",
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(8, 8, 1)),
+                    "label": tfds.features.ClassLabel(num_classes=10),
+                }
+            ),
+        )
+
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator]:
+        # Here, because no other dataset needs it: it takes a second to import.
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        # scikit-learn has 17 grey levels, 0 to 16.
+        images = np.round(digits.images[..., np.newaxis] * (255 / 16)).astype(np.uint8)
+        examples = list(zip(images, digits.target, strict=True))
+        return {
+            "train": self._generate_examples(examples[: self.NUM_TRAIN]),
+            "test": self._generate_examples(examples[self.NUM_TRAIN :]),
+        }
+
+    def _generate_examples(self, examples: list[tuple]) -> Iterator[tuple[int, dict]]:
+        for index, (image, label) in enumerate(examples):
+            yield index, {"image": image, "label": int(label)}
+
+
+def find_dataset(name: str) -> tfds.core.DatasetBuilder:
+    """Finds a dataset of TFDS, or one of this module.
+
+    Args:
+      name: TFDS's name of the dataset, or `sklearn_digits`.
+
+    Raises:
+      InputError: If there is none of that name, or it has no images and labels of the
+        kind that this pipeline takes.
+    """
+    try:
+        builder = tfds.builder(name)
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        raise InputError(
+            f"dataset = {name}: neither TFDS nor {__name__} has a dataset of that name"
+        ) from error
+    _check_features(builder)
+    return builder
+
+
+def prepare_dataset(
+    builder: tfds.core.DatasetBuilder,
+    archives_dir: Path,
+    on_download: Callable[[list[str]], None],
+) -> None:
+    """Prepares a dataset in TFDS's own folder, unless it is there already.
+
+    Archives stand in for the download: a file that is found in `archives_dir`, under
+    its original name, is checked and used.
+
+    Args:
+      builder: Of the dataset.
+      archives_dir: The dataset's own folder of archives; need not exist.
+      on_download: Called with the URLs before anything is downloaded.
+
+    Raises:
+      InputError: If an archive is not the one that TFDS knows, if the dataset can be
+        neither read nor downloaded, or has not the splits train and test.
+    """
+    missing = _check_archives(builder, archives_dir)
+    if missing and not builder.data_path.exists():
+        on_download(missing)
+    config = tfds.download.DownloadConfig(
+        manual_dir=archives_dir, try_download_gcs=False
+    )
+    if type(builder).__module__ == __name__:
+        # TFDS would reuse what another state of our code has prepared.
+        config.download_mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
+        builder.download_and_prepare(download_config=config)
+    else:
+        try:
+            builder.download_and_prepare(download_config=config)
+        # TFDS's many builders raise whatever their many sources make them raise.
+        except Exception as error:
+            problem = f"{type(error).__name__}: {_first_line(error)[:200]}"
+            if missing:
+                names = ", ".join(Path(url).name for url in missing)
+                problem += f"; without a network, put into {archives_dir}: {names}"
+            raise InputError(
+                f"dataset = {builder.name}: cannot be prepared: {problem}"
+            ) from error
+    if not {"train", "test"} <= set(builder.info.splits):
+        raise InputError(
+            f"dataset = {builder.name}: needs the splits train and test; its splits "
+            f"are {', '.join(builder.info.splits)}"
+        )
+
+
+def describe_dataset(builder: tfds.core.DatasetBuilder) -> DatasetInfo:
+    """Describes a prepared dataset."""
+    info = builder.info
+    return DatasetInfo(
+        dataset=info.full_name.removesuffix(f"/{info.version}"),
+        version=str(info.version),
+        image_shape=info.features["image"].shape,
+        class_names=info.features["label"].names,
+        num_examples={
+            split: info.splits[split].num_examples for split in ("train", "test")
+        },
+    )
+
+
+def read_batches(
+    builder: tfds.core.DatasetBuilder, split: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Reads a split of a prepared dataset, in TFDS's fixed order.
+
+    Args:
+      builder: Of the dataset.
+      split: Name of the split.
+
+    Yields:
+      `[B, H, W, C]` uint8 images and `[B]` int64 labels.
+    """
+    # One file after the other: the order does not depend on the number of shards
+    # that are read at a time.
+    read_config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    dataset = builder.as_dataset(
+        split=split, batch_size=READ_BATCH_SIZE, read_config=read_config
+    )
+    for batch in tfds.as_numpy(dataset):
+        yield batch["image"], batch["label"]
+
+
+def _check_features(builder: tfds.core.DatasetBuilder) -> None:
+    """Raises InputError unless every example is an image of one shape and a label."""
+    features = builder.info.features
+    image, label = (dict(features.items()).get(key) for key in ("image", "label"))
+    if (
+        not isinstance(image, tfds.features.Image)
+        or not isinstance(label, tfds.features.ClassLabel)
+        or None in image.shape
+        or image.np_dtype != np.uint8
+    ):
+        raise InputError(
+            f"dataset = {builder.name}: needs the features image, uint8 of one fixed "
+            f"shape, and label, a class; it has {', '.join(features)}, with image = "
+            f"{image} and label = {label}"
+        )
+
+
+def _check_archives(builder: tfds.core.DatasetBuilder, manual_dir: Path) -> list[str]:
+    """Checks the archives that are there; returns the URLs of those that are not."""
+    missing = []
+    for url, expected in (builder.url_infos or {}).items():
+        path = manual_dir / (expected.filename or Path(url).name)
+        if not path.exists():
+            missing.append(url)
+            continue
+        found = tfds.download.checksums.compute_url_info(path)
+        if found != expected:
+            raise InputError(
+                f"{path}: damaged or not the original: {int(found.size):,} bytes, "
+                f"SHA-256 {found.checksum}; expected {int(expected.size):,} bytes, "
+                f"{expected.checksum}"
+            )
+    return missing
+
+
+def _first_line(error: Exception) -> str:
+    """Returns the first line of an error's message that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,160 @@
+"""TFRecords of images: the schema, and the files of a split."""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from core_mlp.errors import InputError
+
+# Large enough to be read at the disk's speed, small enough to be read in parallel.
+SHARD_BYTES = 8 * 2**20
+# Parsing a batch at once is several times faster than example by example.
+PARSE_BATCH_SIZE = 1024
+
+FEATURES = {
+    "image": tf.io.FixedLenFeature([], tf.string),
+    "label": tf.io.FixedLenFeature([], tf.int64),
+}
+
+
+def encode_example(image: np.ndarray, label: int) -> bytes:
+    """Encodes one image and its label.
+
+    Args:
+      image: `[H, W, C]` uint8, 0 to 255.
+      label: Index of the class.
+
+    Returns:
+      A serialised `tf.train.Example`; the same input gives the same bytes.
+    """
+    image_feature = tf.train.Feature(
+        bytes_list=tf.train.BytesList(value=[image.tobytes()])
+    )
+    label_feature = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
+    features = tf.train.Features(
+        feature={"image": image_feature, "label": label_feature}
+    )
+    return tf.train.Example(features=features).SerializeToString(deterministic=True)
+
+
+def parse_examples(
+    serialized: tf.Tensor, image_shape: Sequence[int]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes a batch of encoded examples.
+
+    Args:
+      serialized: `[B]` strings, each from `encode_example`.
+      image_shape: Height, width and channels.
+
+    Returns:
+      `[B, H, W, C]` uint8 images and `[B]` int64 labels.
+
+    Raises:
+      tf.errors.InvalidArgumentError: If an example is of another schema or shape.
+    """
+    parsed = tf.io.parse_example(serialized, FEATURES)
+    pixels = tf.io.decode_raw(parsed["image"], tf.uint8)
+    # Neither dimension is inferred: bytes of another image shape are an error.
+    shape = [tf.shape(serialized)[0], *image_shape]
+    return tf.reshape(pixels, shape), parsed["label"]
+
+
+def write_split(
+    folder: Path, split: str, images: np.ndarray, labels: np.ndarray
+) -> None:
+    """Writes a split as `SPLIT-00000-of-00005.tfrecord` and so on.
+
+    Args:
+      folder: An existing folder.
+      split: Name of the split.
+      images: `[N, H, W, C]` uint8, 0 to 255; may be memory-mapped.
+      labels: `[N]` int64.
+    """
+    num_shards = math.ceil(images.nbytes / SHARD_BYTES)
+    bounds = np.linspace(0, len(images), num_shards + 1).astype(int)
+    bar = tqdm(bounds, desc=split, unit="shard", total=num_shards, disable=None)
+    for shard, (start, stop) in enumerate(pairwise(bar)):
+        path = folder / f"{split}-{shard:05d}-of-{num_shards:05d}.tfrecord"
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for image, label in zip(
+                images[start:stop], labels[start:stop], strict=True
+            ):
+                writer.write(encode_example(image, label))
+
+
+def read_split(
+    folder: Path,
+    split: str,
+    *,
+    num_examples: int,
+    image_shape: Sequence[int],
+    num_classes: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a whole split into memory, in the order in which it was written.
+
+    Args:
+      folder: Where `write_split` has written to.
+      split: Name of the split.
+      num_examples: That the split must have.
+      image_shape: Height, width and channels that each image must have.
+      num_classes: That each label must be below.
+
+    Returns:
+      `[num_examples, H, W, C]` uint8 images and `[num_examples]` int64 labels.
+
+    Raises:
+      InputError: If a file is missing, damaged or of another dataset.
+    """
+    images = np.empty([num_examples, *image_shape], np.uint8)
+    labels = np.empty([num_examples], np.int64)
+    end = 0
+    for path in _shard_paths(folder, split):
+        for image_batch, label_batch in _read_shard(path, image_shape, num_classes):
+            start, end = end, end + len(label_batch)
+            if end > num_examples:
+                raise InputError(
+                    f"{path}: more than {num_examples} examples of {split}"
+                )
+            images[start:end], labels[start:end] = image_batch, label_batch
+    if end < num_examples:
+        raise InputError(
+            f"{folder}: {end} examples of {split}, expected {num_examples}"
+        )
+    return images, labels
+
+
+def _read_shard(
+    path: Path, image_shape: Sequence[int], num_classes: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the images and labels of one file in batches."""
+    dataset = tf.data.TFRecordDataset(str(path)).batch(PARSE_BATCH_SIZE)
+    try:
+        for serialized in dataset:
+            images, labels = parse_examples(serialized, image_shape)
+            labels = labels.numpy()
+            if labels.min() < 0 or labels.max() >= num_classes:
+                raise InputError(f"{path}: a label is outside 0 to {num_classes - 1}")
+            yield images.numpy(), labels
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        problem = error.message.splitlines()[0]
+        raise InputError(
+            f"{path}: damaged, or not of images {list(image_shape)}: {problem}"
+        ) from error
+
+
+def _shard_paths(folder: Path, split: str) -> list[Path]:
+    """Returns the shards of a split in their order, all of them."""
+    paths = sorted(folder.glob(f"{split}-*-of-*.tfrecord"))
+    expected = [
+        folder / f"{split}-{shard:05d}-of-{len(paths):05d}.tfrecord"
+        for shard in range(len(paths))
+    ]
+    if not paths or paths != expected:
+        names = ", ".join(path.name for path in paths) or "none"
+        raise InputError(f"{folder}: not all shards of {split} are there, but {names}")
+    return paths
