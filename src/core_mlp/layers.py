@@ -1,0 +1,117 @@
+"""The layers of the network, as `tf.Module`."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import tensorflow as tf
+
+
+def xavier_uniform(shape: Sequence[int], seed: Sequence[int]) -> tf.Tensor:
+    """Draws a weight matrix by the Xavier (Glorot) uniform scheme.
+
+    Each element is drawn from `U(-limit, limit)` with
+    `limit = sqrt(6 / (input_size + output_size))`, so that neither activations nor
+    gradients grow or shrink from layer to layer.
+
+    >>> xavier_uniform([2, 4], seed=[0, 0]).shape
+    TensorShape([2, 4])
+
+    Args:
+      shape: `[input_size, output_size]`.
+      seed: Two integers; the same seed gives the same matrix.
+
+    Returns:
+      `[input_size, output_size]` float32.
+
+    References:
+      Glorot & Bengio, 2010: Understanding the difficulty of training deep feedforward
+      neural networks, equation 16.
+    """
+    input_size, output_size = shape
+    limit = (6.0 / (input_size + output_size)) ** 0.5
+    return tf.random.stateless_uniform(shape, seed, minval=-limit, maxval=limit)
+
+
+class Dense(tf.Module):
+    """A fully connected layer: `activation(inputs @ weights + bias)`.
+
+    Attributes:
+      weights: `[input_size, output_size]` float32 variable, Xavier uniform.
+      bias: `[output_size]` float32 variable, zeros.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        *,
+        activation: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
+        seed: Sequence[int],
+        name: str | None = None,
+    ) -> None:
+        """Creates the variables.
+
+        Args:
+          input_size: Features of an input.
+          output_size: Units of the layer.
+          activation: Applied elementwise to the output.
+          seed: Two integers, of the weights; each layer needs its own.
+          name: Of the module.
+        """
+        super().__init__(name=name)
+        self.activation = activation
+        with self.name_scope:
+            self.weights = tf.Variable(
+                xavier_uniform([input_size, output_size], seed), name="weights"
+            )
+            self.bias = tf.Variable(tf.zeros([output_size]), name="bias")
+
+    def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Maps `[batch_size, input_size]` to `[batch_size, output_size]`."""
+        return self.activation(
+            tf.nn.bias_add(tf.matmul(inputs, self.weights), self.bias)
+        )
+
+
+class MLP(tf.Module):
+    """A multilayer perceptron: dense layers with ReLU between them, logits out.
+
+    Attributes:
+      layers: The `Dense` layers, first to last.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        output_sizes: Sequence[int],
+        *,
+        seed: int,
+        name: str | None = None,
+    ) -> None:
+        """Creates the layers, each sized by the one before it.
+
+        Args:
+          input_size: Features of an input.
+          output_sizes: Units of each layer; the last is the number of classes.
+          seed: Of all weights; each layer draws a stream of its own from it.
+          name: Of the module.
+        """
+        super().__init__(name=name)
+        sizes = [input_size, *output_sizes]
+        last = len(output_sizes) - 1
+        with self.name_scope:
+            self.layers = [
+                Dense(
+                    *pair,
+                    activation=tf.identity if index == last else tf.nn.relu,
+                    seed=[seed, index],
+                    name=f"dense_{index}",
+                )
+                for index, pair in enumerate(pairwise(sizes))
+            ]
+
+    def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Maps `[batch_size, input_size]` to logits `[batch_size, num_classes]`."""
+        for layer in self.layers:
+            inputs = layer(inputs)
+        return inputs
