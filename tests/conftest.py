@@ -1,0 +1,137 @@
+"""What the tests share."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+# As in dvc.yaml, and before TensorFlow is imported by any test.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+# TFDS reads this when it is imported: the tests prepare their datasets anew.
+TFDS_DIR = tempfile.TemporaryDirectory()
+os.environ["TFDS_DATA_DIR"] = TFDS_DIR.name
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _deterministic_tensorflow():
+    from core_mlp import training
+
+    training.set_up_device()
+
+
+@pytest.fixture(scope="session")
+def tfds_dir():
+    """TFDS's folder of prepared datasets."""
+    return Path(TFDS_DIR.name)
+
+
+@pytest.fixture(scope="session")
+def digits_dir(tmp_path_factory):
+    """A folder in which fetch and preprocess have run on sklearn_digits."""
+    from stages import fetch, preprocess
+
+    folder = tmp_path_factory.mktemp("digits")
+    params = (ROOT / "params.yaml").read_text()
+    params = params.replace("dataset: mnist", "dataset: sklearn_digits")
+    params = params.replace("validation_size: 10000", "validation_size: 300")
+    (folder / "params.yaml").write_text(params)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        fetch.main()
+        preprocess.main()
+    return folder
+
+
+# The environment's commands first, and an identity for Git where there is none.
+ENVIRONMENT = {
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "GIT_AUTHOR_NAME": "Test",
+    "GIT_AUTHOR_EMAIL": "test@example.com",
+    "GIT_COMMITTER_NAME": "Test",
+    "GIT_COMMITTER_EMAIL": "test@example.com",
+}
+
+
+def try_to_run(
+    *command: str, cwd: Path, **environment: str
+) -> subprocess.CompletedProcess:
+    """Runs a command; `stdout` has what it printed on both streams."""
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=os.environ | ENVIRONMENT | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def run(*command: str, cwd: Path, **environment: str) -> str:
+    """Runs a command that must succeed; returns what it printed."""
+    result = try_to_run(*command, cwd=cwd, **environment)
+    assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout}"
+    return result.stdout
+
+
+def copy_repository(folder: Path) -> Path:
+    """Copies what Git tracks, or would, into a new repository with one commit."""
+    files = run(
+        "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT
+    )
+    for name in filter(None, files.split("\0")):
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    run("git", "init", "--quiet", "--initial-branch=main", cwd=folder)
+    commit_all(folder, "A copy")
+    return folder
+
+
+def commit_all(folder: Path, message: str) -> None:
+    """Commits every change."""
+    run("git", "add", "--all", cwd=folder)
+    run("git", "commit", "--quiet", "--allow-empty", "--message", message, cwd=folder)
+
+
+def stages_run(output: str) -> list[str]:
+    """Returns the stages that DVC says it ran, in order."""
+    return re.findall(r"Running stage '(\w+)'", output)
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory):
+    """A repository in which `dvc repro` has run on sklearn_digits."""
+    folder = copy_repository(tmp_path_factory.mktemp("pipeline"))
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params |= {
+        "dataset": "sklearn_digits",
+        "validation_size": 300,
+        "hidden_sizes": [32],
+        "epochs": 1,
+    }
+    (folder / "params.yaml").write_text(
+        yaml.safe_dump(params, sort_keys=False, default_flow_style=False)
+    )
+    run("dvc", "repro", cwd=folder)
+    commit_all(folder, "Train on sklearn_digits")
+    return folder
+
+
+@pytest.fixture
+def workspace(pipeline):
+    """The same repository, brought back to its commit after the test."""
+    yield pipeline
+    run("git", "reset", "--quiet", "--hard", cwd=pipeline)
+    run("git", "clean", "--quiet", "--force", "-d", cwd=pipeline)
+    run("dvc", "checkout", "--quiet", "--force", cwd=pipeline)

@@ -1,0 +1,59 @@
+"""Experiments: in the workspace, in a temporary folder and from the queue."""
+
+import csv
+import re
+import shutil
+import time
+
+from conftest import ROOT, run, stages_run, try_to_run
+
+QUEUE_TIMEOUT = 120
+
+
+def experiments(folder):
+    """Returns each experiment's columns, as the README shows them, by name."""
+    table = run("dvc", "exp", "show", "--drop", ".*/", "--csv", "--num=1", cwd=folder)
+    table = table[table.index("Experiment,") :]
+    rows = csv.DictReader(table.splitlines())
+    return {row["Experiment"]: row for row in rows if row["Experiment"]}
+
+
+def test_an_experiment_changes_one_line_and_runs_what_depends_on_it(workspace):
+    shutil.copy(ROOT / "params.yaml", workspace)
+    params = (workspace / "params.yaml").read_text()
+    params = params.replace("mnist\n", "sklearn_digits\n").replace("10000", "300")
+    params = params.replace("- 700\n- 500", "- 32").replace("epochs: 10", "epochs: 1")
+    (workspace / "params.yaml").write_text(params)
+
+    output = run("dvc", "exp", "run", "-S", "learning_rate=0.00001", cwd=workspace)
+
+    assert stages_run(output) == ["train", "export", "evaluate"]
+    assert (workspace / "params.yaml").read_text() == params.replace("0.001", "1e-05")
+    name = re.search(r"Ran experiment\(s\): (\S+)", output)[1]
+    row = experiments(workspace)[name]
+    assert row["learning_rate"] == "1e-05"
+    assert float(row["test_accuracy"]) < 0.5
+    assert not any(":" in column or "/" in column for column in row)
+
+
+def test_queued_and_temporary_experiments_use_their_own_code(workspace):
+    run("dvc", "exp", "run", "--queue", "-S", "epochs=2", cwd=workspace)
+    # The queue has copies of the code that works.
+    training = workspace / "src/core_mlp/training.py"
+    training.write_text(training.read_text() + "\nraise RuntimeError('broken')\n")
+    before = run("git", "diff", cwd=workspace)
+
+    run("dvc", "queue", "start", "--jobs", "1", cwd=workspace)
+    deadline = time.monotonic() + QUEUE_TIMEOUT
+    while "Queued" in (status := run("dvc", "queue", "status", cwd=workspace)) or (
+        "Running" in status
+    ):
+        assert time.monotonic() < deadline, status
+        time.sleep(0.5)
+
+    assert status.count("Success") == 1, status
+    broken = try_to_run("dvc", "exp", "run", "--temp", "-S", "epochs=2", cwd=workspace)
+    assert broken.returncode != 0
+    assert "RuntimeError: broken" in broken.stdout
+    assert run("git", "diff", cwd=workspace) == before
+    assert "2" in {row["epochs"] for row in experiments(workspace).values()}

@@ -1,0 +1,94 @@
+"""The layers."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from core_mlp.images import normalise_images
+from core_mlp.layers import MLP, Dense, xavier_uniform
+
+
+def test_xavier_uniform_fills_its_limits():
+    weights = xavier_uniform([300, 200], seed=[1, 2]).numpy()
+    limit = np.sqrt(6 / 500)
+
+    assert np.abs(weights).max() <= limit
+    assert np.abs(weights).max() > 0.999 * limit
+    assert abs(weights.mean()) < 0.01 * limit
+    # The variance of U(-limit, limit) is limit**2 / 3.
+    np.testing.assert_allclose(weights.var(), limit**2 / 3, rtol=0.02)
+
+
+def test_xavier_uniform_depends_on_its_seed_alone():
+    first, again, other = (
+        xavier_uniform([3, 4], seed).numpy() for seed in ([1, 0], [1, 0], [1, 1])
+    )
+
+    np.testing.assert_array_equal(first, again)
+    assert not np.any(first == other)
+
+
+def test_dense_by_hand():
+    layer = Dense(2, 2, activation=tf.nn.relu, seed=[0, 0])
+    layer.weights.assign([[1.0, 2.0], [3.0, -4.0]])
+    layer.bias.assign([0.5, 1.0])
+
+    outputs = layer(tf.constant([[1.0, 2.0]]))
+
+    # 1 * 1 + 2 * 3 + 0.5 = 7.5, and 1 * 2 - 2 * 4 + 1 = -5, cut to 0.
+    np.testing.assert_array_equal(outputs, [[7.5, 0.0]])
+
+
+def test_mlp_has_the_parameters_of_the_guide():
+    model = MLP(784, [700, 500, 10], seed=22)
+
+    shapes = [tuple(variable.shape) for variable in model.trainable_variables]
+    assert sum(np.prod(shape) for shape in shapes) == 905_010
+    assert {(784, 700), (700, 500), (500, 10), (700,), (500,), (10,)} == set(shapes)
+
+
+def test_mlp_draws_other_weights_for_each_layer():
+    model = MLP(5, [5, 5], seed=0)
+
+    first, second = (layer.weights.numpy() for layer in model.layers)
+    assert not np.any(first == second)
+
+
+def test_mlp_ends_in_logits():
+    model = MLP(4, [8, 3], seed=0)
+    logits = model(tf.random.stateless_normal([100, 4], seed=[0, 0])).numpy()
+
+    assert logits.shape == (100, 3)
+    assert logits.min() < 0
+
+
+def test_mlp_without_hidden_layers_is_linear():
+    model = MLP(2, [3], seed=0)
+
+    np.testing.assert_allclose(
+        model(tf.constant([[2.0, 4.0]])), 2 * model(tf.constant([[1.0, 2.0]]))
+    )
+
+
+def test_normalise_images_by_hand():
+    images = np.array([0, 51, 255, 102], np.uint8).reshape(1, 2, 2, 1)
+
+    normalised = normalise_images(tf.constant(images))
+
+    np.testing.assert_allclose(normalised, [[0.0, 0.2, 1.0, 0.4]], rtol=1e-7)
+    assert normalised.dtype == tf.float32
+
+
+def test_normalise_images_is_the_same_in_a_graph_and_in_tf_data():
+    images = np.random.default_rng(0).integers(0, 256, [6, 3, 5, 2], np.uint8)
+    expected = normalise_images(tf.constant(images)).numpy()
+
+    dataset = tf.data.Dataset.from_tensors(images).map(normalise_images)
+
+    np.testing.assert_array_equal(expected, tf.function(normalise_images)(images))
+    np.testing.assert_array_equal(expected, next(iter(dataset)))
+
+
+def test_normalise_images_refuses_floats():
+    with pytest.raises(TypeError, match="Expected uint8 images, got float32"):
+        normalise_images(tf.zeros([1, 2, 2, 1]))

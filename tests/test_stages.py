@@ -1,0 +1,152 @@
+"""What a user sees of a stage: its log, and one line for what is wrong."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from core_mlp import errors
+from stages import evaluate, export, fetch, preprocess, train
+
+
+def message_of(main):
+    """Returns the one line with which a stage ends on bad input."""
+    with pytest.raises(SystemExit) as ended, errors.exit_on_bad_input():
+        main()
+    assert isinstance(ended.value.code, str)  # Python prints it and exits with 1.
+    assert "\n" not in ended.value.code
+    return ended.value.code
+
+
+@pytest.fixture
+def digits(digits_dir, tmp_path, monkeypatch):
+    """A copy of a folder in which fetch and preprocess have run."""
+    folder = shutil.copytree(digits_dir, tmp_path / "digits")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def set_param(folder, old, new):
+    path = folder / "params.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_validation_is_the_start_of_train(digits):
+    from core_mlp import records
+
+    def read(split, count):
+        images, labels = records.read_split(
+            digits / "data/tfrecords",
+            split,
+            num_examples=count,
+            image_shape=(8, 8, 1),
+            num_classes=10,
+        )
+        return images, labels
+
+    for kind, validation, rest, test in zip(
+        ("images", "labels"),
+        read("validation", 300),
+        read("train", 1137),
+        read("test", 360),
+        strict=True,
+    ):
+        both = np.load(digits / f"data/raw/train_{kind}.npy")
+        np.testing.assert_array_equal(np.concatenate([validation, rest]), both)
+        np.testing.assert_array_equal(
+            test, np.load(digits / f"data/raw/test_{kind}.npy")
+        )
+
+
+@pytest.mark.parametrize("size", [1437, 5000])
+def test_validation_must_leave_something_to_train_on(digits, size):
+    set_param(digits, "validation_size: 300", f"validation_size: {size}")
+
+    assert message_of(preprocess.main) == (
+        f"error: params.yaml: validation_size = {size}: at most 1436, so that "
+        "sklearn_digits has an image left to train on"
+    )
+
+
+@pytest.mark.parametrize("stage", [fetch, preprocess, train])
+def test_params_are_checked_before_anything_is_touched(digits, stage):
+    before = sorted(digits.rglob("*"))
+    set_param(digits, "epochs: 10", "epochs: 0")
+
+    assert message_of(stage.main) == (
+        "error: params.yaml: epochs = 0: input should be greater than or equal to 1"
+    )
+    assert sorted(digits.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("stage", "file"),
+    [
+        (fetch, "params.yaml"),
+        (preprocess, "data/raw/info.json"),
+        (preprocess, "data/raw/train_images.npy"),
+        (train, "data/tfrecords/info.json"),
+        (export, "models/checkpoint/network.json"),
+        (evaluate, "data/tfrecords/info.json"),
+    ],
+)
+def test_a_missing_file_is_named(digits, stage, file):
+    (digits / file).unlink(missing_ok=True)
+
+    assert message_of(stage.main) == f"error: {file}: No such file or directory"
+
+
+def test_an_unreadable_file_is_named(digits):
+    (digits / "params.yaml").unlink()
+    (digits / "params.yaml").mkdir()
+
+    assert message_of(fetch.main) == "error: params.yaml: Is a directory"
+
+
+def test_ctrl_c_ends_without_a_traceback():
+    def interrupted():
+        raise KeyboardInterrupt
+
+    assert message_of(interrupted) == "error: interrupted"
+
+
+def test_a_fault_of_ours_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError), errors.exit_on_bad_input():
+        1 / 0  # noqa: B018
+
+
+def test_train_says_where_it_runs_and_reports_each_epoch(digits, capsys):
+    set_param(digits, "epochs: 10", "epochs: 3")
+    set_param(digits, "- 700\n- 500", "- 32\n- 16")
+
+    train.main()
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Training 2,778 parameters on CPU"
+    assert len(lines) == 4
+    for epoch, line in enumerate(lines[1:], start=1):
+        assert line.startswith(f"Epoch {epoch}/3: train loss ")
+        assert line.endswith(" images/s")
+    assert len((digits / "plots/history.csv").read_text().splitlines()) == 4
+
+
+def test_stages_replace_what_an_earlier_run_has_left(digits):
+    set_param(digits, "epochs: 10", "epochs: 1")
+    set_param(digits, "- 700\n- 500", "- 8")
+
+    for stage in (fetch, preprocess, train, export, evaluate) * 2:
+        stage.main()
+
+    names = sorted(path.name for path in (digits / "models/checkpoint").iterdir())
+    assert names == ["network.json", "variables.data-00000-of-00001", "variables.index"]
+
+
+def test_an_unknown_dataset_is_named_with_its_file(digits):
+    set_param(digits, "dataset: sklearn_digits", "dataset: no_such_set")
+
+    assert message_of(fetch.main) == (
+        "error: params.yaml: dataset = no_such_set: neither TFDS nor core_mlp.datasets "
+        "has a dataset of that name"
+    )

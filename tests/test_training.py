@@ -1,0 +1,184 @@
+"""The loss, the compiled epoch and the loop."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from core_mlp import training
+from core_mlp.errors import InputError
+from core_mlp.layers import MLP
+from core_mlp.optimizers import Adam
+from core_mlp.training import Examples
+
+
+class PixelModel(tf.Module):
+    """Remembers the first pixel of every image that it is trained on, in order."""
+
+    def __init__(self, num_images):
+        self.seen = tf.Variable(tf.fill([num_images], -1.0))
+        self.count = tf.Variable(0)
+        self.weights = tf.Variable(tf.zeros([1, 2]))
+
+    @property
+    def trainable_variables(self):
+        return (self.weights,)
+
+    def __call__(self, inputs):
+        end = self.count + tf.shape(inputs)[0]
+        indices = tf.range(self.count, end)[:, tf.newaxis]
+        self.seen.scatter_nd_update(indices, tf.round(inputs[:, 0] * 255.0))
+        self.count.assign(end)
+        return tf.matmul(inputs, self.weights)
+
+
+class NoOptimizer(tf.Module):
+    """Leaves the parameters as they are."""
+
+    def apply_gradients(self, gradients, parameters):
+        del gradients, parameters
+
+
+def random_examples(num_examples, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, [num_examples, 4, 4, 1], np.uint8)
+    labels = rng.integers(0, 3, num_examples)
+    return Examples(tf.constant(images), tf.constant(labels))
+
+
+def new_model_and_optimizer(learning_rate=1e-3):
+    model = MLP(16, [32, 3], seed=1)
+    return model, Adam(model.trainable_variables, learning_rate=learning_rate)
+
+
+def train(model, optimizer, examples, **changes):
+    settings = {"epochs": 2, "batch_size": 16, "seed": 7} | changes
+    return list(training.train(model, optimizer, examples, examples, **settings))
+
+
+def test_cross_entropy_by_hand():
+    logits = tf.math.log([[0.2, 0.8], [0.5, 0.5]])
+
+    losses = training.cross_entropy(tf.constant([1, 0], tf.int64), logits)
+
+    np.testing.assert_allclose(losses, [-np.log(0.8), np.log(2)], rtol=1e-6)
+
+
+def test_count_correct_by_hand():
+    logits = tf.constant([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0]])
+
+    count = training.count_correct(tf.constant([1, 1, 1], tf.int64), logits)
+
+    assert count.numpy() == 2
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 10, 50])
+def test_every_example_is_seen_once_an_epoch_and_in_a_new_order_the_next(batch_size):
+    images = np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1)
+    examples = Examples(tf.constant(images), tf.zeros([50], tf.int64))
+    orders = []
+    for epoch in (1, 2):
+        model = PixelModel(50)
+        seed = tf.constant([0, epoch])
+        training.train_epoch(model, NoOptimizer(), examples, seed, batch_size)
+        orders.append(model.seen.numpy())
+
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.arange(50))
+    assert np.count_nonzero(orders[0] == orders[1]) < 10
+    assert np.count_nonzero(orders[0] == np.arange(50)) < 10
+
+
+def test_the_order_does_not_repeat_among_seeds_and_epochs():
+    orders = {
+        tuple(training.epoch_order(20, tf.constant([seed, epoch])).numpy())
+        for seed in range(5)
+        for epoch in range(5)
+    }
+
+    assert len(orders) == 25
+
+
+def test_the_epoch_is_the_same_as_a_plain_eager_loop():
+    examples = random_examples(40)
+    model, optimizer = new_model_and_optimizer()
+    seed = tf.constant([7, 1])
+    loss, accuracy = training.train_epoch(model, optimizer, examples, seed, 16)
+
+    eager, optimizer = new_model_and_optimizer()
+    order = training.epoch_order(40, seed).numpy()
+    loss_sum = num_correct = 0
+    for batch in (order[:16], order[16:32], order[32:]):
+        inputs = examples.images.numpy()[batch].reshape(-1, 16) / np.float32(255)
+        labels = examples.labels.numpy()[batch]
+        with tf.GradientTape() as tape:
+            logits = eager(tf.constant(inputs))
+            losses = training.cross_entropy(labels, logits)
+            mean = tf.reduce_mean(losses)
+        parameters = eager.trainable_variables
+        optimizer.apply_gradients(tape.gradient(mean, parameters), parameters)
+        loss_sum += losses.numpy().sum()
+        num_correct += np.count_nonzero(logits.numpy().argmax(axis=1) == labels)
+
+    np.testing.assert_allclose(loss, loss_sum / 40, rtol=1e-6)
+    assert accuracy == num_correct / 40
+    for ours, theirs in zip(model.variables, eager.variables, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_the_epoch_is_traced_once_with_a_short_last_batch_too():
+    model, optimizer = new_model_and_optimizer()
+    before = training.train_epoch.experimental_get_tracing_count()
+
+    train(model, optimizer, random_examples(40), epochs=4)
+
+    assert training.train_epoch.experimental_get_tracing_count() == before + 1
+
+
+def test_evaluation_does_not_depend_on_the_batch_size():
+    examples = random_examples(140)
+    model, _ = new_model_and_optimizer()
+
+    results = [
+        [float(value) for value in training.evaluate(model, examples, batch_size)]
+        for batch_size in (1, 7, 128, 140, 1000)
+    ]
+
+    labels, logits = examples.labels, model(training.normalise_images(examples.images))
+    expected = [
+        training.cross_entropy(labels, logits).numpy().mean(),
+        np.mean(logits.numpy().argmax(axis=1) == labels.numpy()),
+    ]
+    for result in results:
+        np.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
+def test_training_is_the_same_to_the_last_bit_again():
+    examples = random_examples(100)
+    runs = []
+    for _ in range(2):
+        model, optimizer = new_model_and_optimizer()
+        history = train(model, optimizer, examples)
+        weights = [variable.numpy().tobytes() for variable in model.variables]
+        runs.append(([metrics[:-1] for metrics in history], weights))
+
+    assert runs[0] == runs[1]
+
+
+def test_the_network_learns_32_images_by_heart():
+    examples = random_examples(32)
+    model, optimizer = new_model_and_optimizer(learning_rate=1e-2)
+
+    history = train(model, optimizer, examples, epochs=150)
+
+    assert history[-1].validation_accuracy == 1.0
+    assert history[-1].validation_loss < 0.05
+    assert [metrics.epoch for metrics in history] == list(range(1, 151))
+    assert history[-1].images_per_second > 0
+
+
+def test_a_loss_that_is_not_finite_ends_the_training():
+    model, optimizer = new_model_and_optimizer()
+    model.layers[-1].bias.assign([np.nan, 0.0, 0.0])
+
+    with pytest.raises(InputError, match=r"diverged in epoch 1: .*learning_rate"):
+        train(model, optimizer, random_examples(32))
