@@ -25,9 +25,9 @@ def main() -> None:
     print(f"Preparing {dataset}", flush=True)
     try:
         builder = datasets.find_dataset(dataset)
-        datasets.prepare_dataset(builder, ARCHIVES / builder.name, _announce_download)
     except InputError as error:
         raise InputError(f"{params.PATH}: {error}") from error
+    datasets.prepare_dataset(builder, ARCHIVES / builder.name, _announce_download)
     info = datasets.describe_dataset(builder)
     reports.make_folder(RAW)
     for split, count in info.num_examples.items():
