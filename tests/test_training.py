@@ -11,31 +11,34 @@ from core_mlp.optimizers import Adam
 from core_mlp.training import Examples
 
 
-class PixelModel(tf.Module):
-    """Remembers the first pixel of every image that it is trained on, in order."""
+class StepRecorder(tf.Module):
+    """Notes for each weight in which step, from 1, its gradient was not zero."""
 
-    def __init__(self, num_images):
-        self.seen = tf.Variable(tf.fill([num_images], -1.0))
-        self.count = tf.Variable(0)
-        self.weights = tf.Variable(tf.zeros([1, 2]))
+    def __init__(self, num_weights):
+        self.steps = tf.Variable(tf.zeros([num_weights], tf.int32))
+        self.counts = tf.Variable(tf.zeros([num_weights], tf.int32))
+        self.step = tf.Variable(0)
+
+    def apply_gradients(self, gradients, parameters):
+        del parameters
+        is_used = tf.reduce_any(gradients[0] != 0.0, axis=1)
+        self.step.assign_add(1)
+        self.steps.assign(tf.where(is_used, self.step, self.steps))
+        self.counts.assign_add(tf.cast(is_used, tf.int32))
+
+
+class Linear(tf.Module):
+    """Logits of two classes."""
+
+    def __init__(self, num_pixels):
+        self.weights = tf.Variable(tf.zeros([num_pixels, 2]))
 
     @property
     def trainable_variables(self):
         return (self.weights,)
 
     def __call__(self, inputs):
-        end = self.count + tf.shape(inputs)[0]
-        indices = tf.range(self.count, end)[:, tf.newaxis]
-        self.seen.scatter_nd_update(indices, tf.round(inputs[:, 0] * 255.0))
-        self.count.assign(end)
         return tf.matmul(inputs, self.weights)
-
-
-class NoOptimizer(tf.Module):
-    """Leaves the parameters as they are."""
-
-    def apply_gradients(self, gradients, parameters):
-        del gradients, parameters
 
 
 def random_examples(num_examples, seed=0):
@@ -63,49 +66,56 @@ def test_cross_entropy_by_hand():
     np.testing.assert_allclose(losses, [-np.log(0.8), np.log(2)], rtol=1e-6)
 
 
-def test_count_correct_by_hand():
+def test_mark_correct_by_hand():
     logits = tf.constant([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0]])
 
-    count = training.count_correct(tf.constant([1, 1, 1], tf.int64), logits)
+    is_correct = training.mark_correct(tf.constant([1, 1, 1], tf.int64), logits)
 
-    assert count.numpy() == 2
+    np.testing.assert_array_equal(is_correct, [1.0, 0.0, 1.0])
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 10, 50])
-def test_every_example_is_seen_once_an_epoch_and_in_a_new_order_the_next(batch_size):
-    images = np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1)
+@pytest.mark.parametrize("batch_size", [1, 7, 10, 50, 64])
+def test_every_example_counts_once_an_epoch_and_in_a_new_order_the_next(batch_size):
+    # The gradient of a pixel's weight tells whether its only image was in the step.
+    images = 255 * np.eye(50, dtype=np.uint8).reshape(50, 50, 1, 1)
     examples = Examples(tf.constant(images), tf.zeros([50], tf.int64))
-    orders = []
+    steps = []
     for epoch in (1, 2):
-        model = PixelModel(50)
-        seed = tf.constant([0, epoch])
-        training.train_epoch(model, NoOptimizer(), examples, seed, batch_size)
-        orders.append(model.seen.numpy())
+        recorder = StepRecorder(50)
+        order = training.epoch_order(50, [0, epoch])
+        training.train_epoch(Linear(50), recorder, examples, order, batch_size)
+        np.testing.assert_array_equal(recorder.counts, np.ones(50))
+        steps.append(recorder.steps.numpy())
 
-    for order in orders:
-        np.testing.assert_array_equal(np.sort(order), np.arange(50))
-    assert np.count_nonzero(orders[0] == orders[1]) < 10
-    assert np.count_nonzero(orders[0] == np.arange(50)) < 10
+    for of_example in steps:
+        sizes = np.bincount(of_example)[1:]
+        assert set(sizes[:-1]) <= {batch_size}
+        assert sizes[-1] == (50 % batch_size or batch_size)
+    if batch_size < 50:
+        assert np.count_nonzero(steps[0] != steps[1]) > 25
+        assert np.count_nonzero(steps[0] != np.arange(50) // batch_size + 1) > 25
 
 
 def test_the_order_does_not_repeat_among_seeds_and_epochs():
     orders = {
-        tuple(training.epoch_order(20, tf.constant([seed, epoch])).numpy())
+        tuple(training.epoch_order(20, [seed, epoch]).numpy())
         for seed in range(5)
         for epoch in range(5)
     }
 
     assert len(orders) == 25
+    assert {tuple(sorted(order)) for order in orders} == {tuple(range(20))}
 
 
 def test_the_epoch_is_the_same_as_a_plain_eager_loop():
     examples = random_examples(40)
     model, optimizer = new_model_and_optimizer()
-    seed = tf.constant([7, 1])
-    loss, accuracy = training.train_epoch(model, optimizer, examples, seed, 16)
+    order = training.epoch_order(40, [7, 1]).numpy()
+    loss, accuracy = training.train_epoch(
+        model, optimizer, examples, tf.constant(order), 16
+    )
 
     eager, optimizer = new_model_and_optimizer()
-    order = training.epoch_order(40, seed).numpy()
     loss_sum = num_correct = 0
     for batch in (order[:16], order[16:32], order[32:]):
         inputs = examples.images.numpy()[batch].reshape(-1, 16) / np.float32(255)

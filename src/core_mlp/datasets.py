@@ -10,6 +10,7 @@ from core_mlp.descriptions import DatasetInfo
 from core_mlp.errors import InputError
 
 READ_BATCH_SIZE = 1024
+NUM_PARALLEL_DECODES = 16
 
 
 class SklearnDigits(tfds.core.GeneratorBasedBuilder):
@@ -149,8 +150,12 @@ def read_batches(
       `[B, H, W, C]` uint8 images and `[B]` int64 labels.
     """
     # One file after the other: the order does not depend on the number of shards
-    # that are read at a time.
-    read_config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    # that are read at a time. Left to itself, tf.data may decode one image at a time.
+    read_config = tfds.ReadConfig(
+        interleave_cycle_length=1,
+        num_parallel_calls_for_decode=NUM_PARALLEL_DECODES,
+        try_autocache=False,
+    )
     dataset = builder.as_dataset(
         split=split, batch_size=READ_BATCH_SIZE, read_config=read_config
     )

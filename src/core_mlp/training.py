@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -75,79 +75,108 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     Returns:
       `[B]` float32 losses in nats: `-log(softmax(logits)[label])`.
     """
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    # A product, not a gather: the gradient of a gather is a scatter, whose order of
+    # additions a GPU does not fix.
+    of_label = tf.one_hot(labels, logits.shape[1], dtype=logits.dtype)
+    return -tf.reduce_sum(of_label * tf.nn.log_softmax(logits), axis=1)
 
 
-def count_correct(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Counts the examples whose largest logit is that of their label.
+def mark_correct(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Marks the examples whose largest logit is that of their label.
 
     Args:
       labels: `[B]` int64, the true classes.
       logits: `[B, num_classes]` float32.
 
     Returns:
-      int64 scalar.
+      `[B]` float32: 1 for a right answer, 0 for a wrong one.
     """
-    is_correct = tf.equal(tf.argmax(logits, axis=1), labels)
-    return tf.math.count_nonzero(is_correct, dtype=tf.int64)
+    return tf.cast(tf.equal(tf.argmax(logits, axis=1), labels), tf.float32)
 
 
-def epoch_order(num_examples: int, seed: tf.Tensor) -> tf.Tensor:
+def epoch_order(num_examples: int, seed: Sequence[int]) -> tf.Tensor:
     """Draws the order of the examples in one epoch.
+
+    It is to be called eagerly: XLA draws other numbers from the same seed.
 
     Args:
       num_examples: In the training split.
-      seed: `[2]` int32: of the run, and the number of the epoch.
+      seed: Two integers: of the run, and the number of the epoch.
 
     Returns:
       `[num_examples]` int32, a permutation.
     """
-    return tf.argsort(tf.random.stateless_uniform([num_examples], seed))
+    return tf.argsort(tf.random.stateless_uniform([num_examples], seed), stable=True)
 
 
-@tf.function
+def cut_batches(order: tf.Tensor, batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Cuts the examples into batches of one size, as XLA's static shapes need it.
+
+    >>> indices, weights = cut_batches(tf.constant([2, 0, 1]), batch_size=2)
+    >>> indices.numpy().tolist(), weights.numpy().tolist()
+    ([[2, 0], [1, 0]], [[1.0, 1.0], [1.0, 0.0]])
+
+    Args:
+      order: `[num_examples]` int32, indices of examples; the length is static.
+      batch_size: Examples per batch; at most all of them are in one.
+
+    Returns:
+      `[num_batches, batch_size]` int32 indices and float32 weights. The weights are 1,
+      but 0 where the last batch is filled up with an example that does not count.
+    """
+    num_examples = order.shape[0]
+    batch_size = min(batch_size, num_examples)
+    num_batches = math.ceil(num_examples / batch_size)
+    padding = [[0, num_batches * batch_size - num_examples]]
+    return tuple(
+        tf.reshape(tf.pad(values, padding), [num_batches, batch_size])
+        for values in (order, tf.ones([num_examples]))
+    )
+
+
+@tf.function(jit_compile=True)
 def train_epoch(
     model: tf.Module,
     optimizer: tf.Module,
     examples: Examples,
-    seed: tf.Tensor,
+    order: tf.Tensor,
     batch_size: int,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Trains on every example once, in mini-batches of a new order.
+    """Trains on every example once, in mini-batches.
 
-    The whole epoch is one graph: examples stay on the device, and Python is not in
-    the loop. The last batch is smaller where `batch_size` leaves a remainder.
+    XLA compiles the whole epoch into one program: examples and variables stay on the
+    device, and nothing returns to Python before the end.
 
     Args:
       model: Maps `[B, H * W * C]` float32 to logits `[B, num_classes]`.
       optimizer: Has `apply_gradients(gradients, parameters)`.
       examples: The training split.
-      seed: `[2]` int32: of the run, and the number of the epoch.
-      batch_size: Examples per step.
+      order: `[num_examples]` int32, a permutation; see `epoch_order`.
+      batch_size: Examples per step; the last step has the remainder.
 
     Returns:
       Mean loss and accuracy over the epoch, float64 scalars.
     """
     num_examples = examples.images.shape[0]
     parameters = model.trainable_variables
-    order = epoch_order(num_examples, seed)
+    indices, weights = cut_batches(order, batch_size)
     loss_sum = tf.constant(0.0, tf.float64)
-    num_correct = tf.constant(0, tf.int64)
-    for start in tf.range(0, num_examples, batch_size):
-        batch = order[start : start + batch_size]
-        labels = tf.gather(examples.labels, batch)
-        inputs = normalise_images(tf.gather(examples.images, batch))
+    num_correct = tf.constant(0.0, tf.float64)
+    for step in tf.range(len(indices)):
+        labels = tf.gather(examples.labels, indices[step])
+        inputs = normalise_images(tf.gather(examples.images, indices[step]))
         with tf.GradientTape() as tape:
             logits = model(inputs)
-            losses = cross_entropy(labels, logits)
-            loss = tf.reduce_mean(losses)
+            losses = cross_entropy(labels, logits) * weights[step]
+            loss = tf.reduce_sum(losses) / tf.reduce_sum(weights[step])
         optimizer.apply_gradients(tape.gradient(loss, parameters), parameters)
         loss_sum += tf.cast(tf.reduce_sum(losses), tf.float64)
-        num_correct += count_correct(labels, logits)
+        is_correct = mark_correct(labels, logits) * weights[step]
+        num_correct += tf.cast(tf.reduce_sum(is_correct), tf.float64)
     return loss_sum / num_examples, num_correct / num_examples
 
 
-@tf.function
+@tf.function(jit_compile=True)
 def evaluate(
     model: tf.Module, examples: Examples, batch_size: int = EVALUATION_BATCH_SIZE
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -162,13 +191,16 @@ def evaluate(
       Mean loss and accuracy, float64 scalars.
     """
     num_examples = examples.images.shape[0]
+    indices, weights = cut_batches(tf.range(num_examples), batch_size)
     loss_sum = tf.constant(0.0, tf.float64)
-    num_correct = tf.constant(0, tf.int64)
-    for start in tf.range(0, num_examples, batch_size):
-        labels = examples.labels[start : start + batch_size]
-        logits = model(normalise_images(examples.images[start : start + batch_size]))
-        loss_sum += tf.cast(tf.reduce_sum(cross_entropy(labels, logits)), tf.float64)
-        num_correct += count_correct(labels, logits)
+    num_correct = tf.constant(0.0, tf.float64)
+    for step in tf.range(len(indices)):
+        labels = tf.gather(examples.labels, indices[step])
+        logits = model(normalise_images(tf.gather(examples.images, indices[step])))
+        losses = cross_entropy(labels, logits) * weights[step]
+        loss_sum += tf.cast(tf.reduce_sum(losses), tf.float64)
+        is_correct = mark_correct(labels, logits) * weights[step]
+        num_correct += tf.cast(tf.reduce_sum(is_correct), tf.float64)
     return loss_sum / num_examples, num_correct / num_examples
 
 
@@ -201,8 +233,9 @@ def train(
     """
     for epoch in range(1, epochs + 1):
         start = time.perf_counter()
+        order = epoch_order(len(train_examples.labels), [seed, epoch])
         loss, accuracy = train_epoch(
-            model, optimizer, train_examples, tf.constant([seed, epoch]), batch_size
+            model, optimizer, train_examples, order, batch_size
         )
         train_loss, train_accuracy = float(loss), float(accuracy)
         seconds = time.perf_counter() - start
