@@ -1,11 +1,14 @@
 """Trains the network.
 
 Reads data/tfrecords/ and the parameters seed, hidden_sizes, batch_size, epochs,
-learning_rate, beta_1, beta_2 and epsilon. Writes models/checkpoint/,
-metrics/train.json, and in plots/ history.csv, history.png and activations.csv.
+learning_rate, beta_1, beta_2, epsilon, precision and
+memory_budget. Writes models/checkpoint/, metrics/train.json, and in plots/ history.csv,
+history.png and activations.csv.
 """
 
+import math
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import tensorflow as tf
@@ -20,6 +23,8 @@ TFRECORDS = Path("data/tfrecords")
 CHECKPOINT = Path("models/checkpoint")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
+# Of a stream, trained on in one call.
+CHUNK_BYTES = 2**23
 
 
 def main() -> None:
@@ -31,7 +36,11 @@ def main() -> None:
         hidden_sizes=train_params.hidden_sizes,
         class_names=info.class_names,
     )
-    model = checkpoints.build_model(network, seed=train_params.seed)
+    model = checkpoints.build_model(
+        network,
+        seed=train_params.seed,
+        product_dtype=tf.as_dtype(train_params.precision),
+    )
     num_parameters = sum(v.shape.num_elements() for v in model.trainable_variables)
     optimizer = Adam(
         model.trainable_variables,
@@ -40,18 +49,17 @@ def main() -> None:
         beta_2=train_params.beta_2,
         epsilon=train_params.epsilon,
     )
-    train_examples, validation_examples = (
-        _read_split(info, split) for split in ("train", "validation")
-    )
+    chunks_of_epoch = choose_source(info, train_params)
+    validation_examples = _read_split(info, "validation")
     print(f"Training {num_parameters:,} parameters on {device}", flush=True)
     epochs = training.train(
         model,
         optimizer,
-        train_examples,
+        chunks_of_epoch,
         validation_examples,
         epochs=train_params.epochs,
         batch_size=train_params.batch_size,
-        seed=train_params.seed,
+        with_xla=use_xla(device, train_params.precision),
     )
     history = []
     # A bar on a terminal only, a line per epoch anywhere.
@@ -83,6 +91,48 @@ def main() -> None:
         ["x", "relu", "softmax"],
         zip(x.numpy(), tf.nn.relu(x).numpy(), tf.nn.softmax(x).numpy(), strict=True),
     )
+
+
+def use_xla(device: str, precision: str) -> bool:
+    """Chooses the compiler of the epoch."""
+    # On a CPU, oneDNN multiplies bfloat16 faster than float32, and XLA does not.
+    return device != "CPU" or precision == "float32"
+
+
+def choose_source(
+    info: DatasetInfo, train_params: params.TrainParams
+) -> Callable[[int], Iterable[tuple[training.Examples, tf.Tensor]]]:
+    """Returns the training examples of an epoch: from memory, or from the files."""
+    seed, num_examples = train_params.seed, info.num_examples["train"]
+    image_bytes = math.prod(info.image_shape)
+    budget = train_params.memory_budget * 2**20
+    if num_examples * image_bytes <= budget:
+        examples = _read_split(info, "train")
+        return lambda epoch: [
+            (examples, training.epoch_order(num_examples, [seed, epoch]))
+        ]
+    print(
+        f"Streaming {num_examples:,} images: they take more than memory_budget = "
+        f"{train_params.memory_budget} MiB"
+    )
+    batch_bytes = image_bytes * train_params.batch_size
+    num_batches = max(1, min(CHUNK_BYTES, budget // 8) // batch_bytes)
+
+    def stream(epoch: int) -> Iterator[tuple[training.Examples, tf.Tensor]]:
+        for images, labels in records.stream_split(
+            TFRECORDS,
+            "train",
+            num_examples=num_examples,
+            image_shape=info.image_shape,
+            num_classes=len(info.class_names),
+            chunk_size=num_batches * train_params.batch_size,
+            buffer_size=max(1, budget // 2 // image_bytes),
+            seed=[seed, epoch],
+        ):
+            examples = training.Examples(tf.constant(images), tf.constant(labels))
+            yield examples, tf.range(len(labels))
+
+    return stream
 
 
 def _read_split(info: DatasetInfo, split: str) -> training.Examples:

@@ -40,6 +40,8 @@ def test_defaults_are_those_of_the_guide(tmp_path):
         beta_1=0.9,
         beta_2=0.999,
         epsilon=1e-7,
+        precision="float32",
+        memory_budget=4096,
     )
 
 
@@ -93,6 +95,8 @@ def test_a_number_is_a_float_however_it_is_written(tmp_path, text, value):
         ),
         ("dataset: mnist", "dataset: yes", None),
         ("dataset: mnist", "dataset: true", "dataset = True: input should be a valid"),
+        ("float32", "float16", "precision = 'float16': input should be 'float32' or"),
+        ("4096", "0", "memory_budget = 0: input should be greater than or equal to 1"),
         (DEFAULT, "", "expected a mapping"),
         (DEFAULT, "- 1", "expected a mapping"),
         (DEFAULT, "[" * 1000, "not valid YAML"),

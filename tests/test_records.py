@@ -125,3 +125,63 @@ def test_a_label_out_of_range_is_refused(shards):
 def test_another_number_of_examples_is_refused(shards, num_examples):
     with pytest.raises(InputError, match=f"{num_examples}"):
         read(shards[0].parent, num_examples=num_examples)
+
+
+def stream(
+    folder, chunk_size=20, seed=(7, 1), num_examples=50, num_classes=NUM_CLASSES
+):
+    chunks = records.stream_split(
+        folder,
+        "test",
+        num_examples=num_examples,
+        image_shape=SHAPE,
+        num_classes=num_classes,
+        chunk_size=chunk_size,
+        buffer_size=10,
+        seed=seed,
+    )
+    return list(chunks)
+
+
+def pairs_of(images, labels):
+    return [
+        (image.tobytes(), label) for image, label in zip(images, labels, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("chunk_size", [20, 25, 64])
+def test_a_stream_has_every_example_once_in_chunks(shards, chunk_size):
+    chunks = stream(shards[0].parent, chunk_size=chunk_size)
+
+    sizes = [len(labels) for _, labels in chunks]
+    assert sum(sizes) == 50
+    assert set(sizes[:-1]) <= {chunk_size}
+    streamed = [pair for chunk in chunks for pair in pairs_of(*chunk)]
+    assert sorted(streamed) == sorted(pairs_of(*random_split()))
+
+
+def test_a_stream_is_shuffled_across_shards_by_its_seed_alone(shards):
+    written = pairs_of(*random_split())
+    orders = [
+        [written.index(pair) for chunk in stream(shards[0].parent, seed=seed)
+         for pair in pairs_of(*chunk)]
+        for seed in ((7, 1), (7, 1), (7, 2), (8, 1))
+    ]  # fmt: skip
+
+    assert orders[0] == orders[1]
+    assert len({tuple(order) for order in orders}) == 3
+    # Of the first 15 none but the first shard's, if the shards came one by one.
+    assert max(orders[0][:15]) > 34
+    assert min(orders[0][:15]) < 17
+
+
+def test_a_damaged_stream_is_refused(shards):
+    folder = shards[0].parent
+    with pytest.raises(InputError, match="60"):
+        stream(folder, num_examples=60)
+    with pytest.raises(InputError, match="a label is outside 0 to 2"):
+        stream(folder, num_classes=3)
+    content = shards[1].read_bytes()
+    shards[1].write_bytes(content[:60] + b"?" + content[61:])
+    with pytest.raises(InputError, match=f"{folder}.*damaged"):
+        stream(folder)

@@ -1,11 +1,13 @@
 """What a user sees of a stage: its log, and one line for what is wrong."""
 
+import json
 import shutil
 
 import numpy as np
 import pytest
 
-from core_mlp import errors
+from core_mlp import errors, records
+from core_mlp.descriptions import DatasetInfo
 from stages import evaluate, export, fetch, preprocess, train
 
 
@@ -34,8 +36,6 @@ def set_param(folder, old, new):
 
 
 def test_validation_is_the_start_of_train(digits):
-    from core_mlp import records
-
     def read(split, count):
         images, labels = records.read_split(
             digits / "data/tfrecords",
@@ -130,6 +130,40 @@ def test_train_says_where_it_runs_and_reports_each_epoch(digits, capsys):
         assert line.startswith(f"Epoch {epoch}/3: train loss ")
         assert line.endswith(" images/s")
     assert len((digits / "plots/history.csv").read_text().splitlines()) == 4
+
+
+def test_more_images_than_the_memory_budget_are_streamed(digits, monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 3000)
+    # Noise, with a bright row that gives the label away.
+    images = rng.integers(0, 100, [3000, 24, 24, 1], np.uint8)
+    images[np.arange(3000), 2 * labels] = 255
+    monkeypatch.setattr(records, "SHARD_BYTES", 2**18)
+    shutil.rmtree(digits / "data/tfrecords")
+    (digits / "data/tfrecords").mkdir()
+    for split in ("train", "validation"):
+        records.write_split(digits / "data/tfrecords", split, images, labels)
+    DatasetInfo(
+        dataset="rows",
+        version="1.0.0",
+        image_shape=(24, 24, 1),
+        class_names=tuple("0123456789"),
+        num_examples={"train": 3000, "validation": 3000},
+    ).write(digits / "data/tfrecords/info.json")
+    set_param(digits, "epochs: 10", "epochs: 3")
+    set_param(digits, "- 700\n- 500", "- 32")
+    set_param(digits, "memory_budget: 4096", "memory_budget: 1")
+    outputs = []
+    for _ in range(2):
+        train.main()
+        assert capsys.readouterr().out.startswith(
+            "Streaming 3,000 images: they take more than memory_budget = 1 MiB\n"
+        )
+        outputs.append((digits / "plots/history.csv").read_bytes())
+
+    assert outputs[0] == outputs[1]
+    metrics = json.loads((digits / "metrics/train.json").read_text())
+    assert metrics["validation_accuracy"] > 0.9
 
 
 def test_stages_replace_what_an_earlier_run_has_left(digits):

@@ -1,5 +1,7 @@
 """The loss, the compiled epoch and the loop."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -54,8 +56,16 @@ def new_model_and_optimizer(learning_rate=1e-3):
 
 
 def train(model, optimizer, examples, **changes):
-    settings = {"epochs": 2, "batch_size": 16, "seed": 7} | changes
-    return list(training.train(model, optimizer, examples, examples, **settings))
+    settings = {"epochs": 2, "batch_size": 16} | changes
+
+    def chunks_of_epoch(epoch):
+        yield examples, training.epoch_order(len(examples.labels), [7, epoch])
+
+    return list(training.train(model, optimizer, chunks_of_epoch, examples, **settings))
+
+
+compiled_steps = tf.function(training.train_steps, jit_compile=True)
+compiled_evaluation = tf.function(training.evaluate, jit_compile=True)
 
 
 def test_cross_entropy_by_hand():
@@ -83,7 +93,7 @@ def test_every_example_counts_once_an_epoch_and_in_a_new_order_the_next(batch_si
     for epoch in (1, 2):
         recorder = StepRecorder(50)
         order = training.epoch_order(50, [0, epoch])
-        training.train_epoch(Linear(50), recorder, examples, order, batch_size)
+        compiled_steps(Linear(50), recorder, examples, order, batch_size)
         np.testing.assert_array_equal(recorder.counts, np.ones(50))
         steps.append(recorder.steps.numpy())
 
@@ -111,7 +121,7 @@ def test_the_epoch_is_the_same_as_a_plain_eager_loop():
     examples = random_examples(40)
     model, optimizer = new_model_and_optimizer()
     order = training.epoch_order(40, [7, 1]).numpy()
-    loss, accuracy = training.train_epoch(
+    our_sum, our_correct = compiled_steps(
         model, optimizer, examples, tf.constant(order), 16
     )
 
@@ -129,19 +139,27 @@ def test_the_epoch_is_the_same_as_a_plain_eager_loop():
         loss_sum += losses.numpy().sum()
         num_correct += np.count_nonzero(logits.numpy().argmax(axis=1) == labels)
 
-    np.testing.assert_allclose(loss, loss_sum / 40, rtol=1e-6)
-    assert accuracy == num_correct / 40
+    np.testing.assert_allclose(our_sum, loss_sum, rtol=1e-6)
+    assert our_correct == num_correct
     for ours, theirs in zip(model.variables, eager.variables, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 def test_the_epoch_is_traced_once_with_a_short_last_batch_too():
-    model, optimizer = new_model_and_optimizer()
-    before = training.train_epoch.experimental_get_tracing_count()
+    class CountedAdam(Adam):
+        num_traces = 0
+
+        def apply_gradients(self, gradients, parameters):
+            self.num_traces += 1
+            super().apply_gradients(gradients, parameters)
+
+    model = MLP(16, [32, 3], seed=1)
+    optimizer = CountedAdam(model.trainable_variables)
 
     train(model, optimizer, random_examples(40), epochs=4)
 
-    assert training.train_epoch.experimental_get_tracing_count() == before + 1
+    assert optimizer.num_traces == 1
+    assert optimizer.t == 12
 
 
 def test_evaluation_does_not_depend_on_the_batch_size():
@@ -149,7 +167,7 @@ def test_evaluation_does_not_depend_on_the_batch_size():
     model, _ = new_model_and_optimizer()
 
     results = [
-        [float(value) for value in training.evaluate(model, examples, batch_size)]
+        [float(value) for value in compiled_evaluation(model, examples, batch_size)]
         for batch_size in (1, 7, 128, 140, 1000)
     ]
 
@@ -184,6 +202,47 @@ def test_the_network_learns_32_images_by_heart():
     assert history[-1].validation_loss < 0.05
     assert [metrics.epoch for metrics in history] == list(range(1, 151))
     assert history[-1].images_per_second > 0
+
+
+def test_xla_and_the_graph_executor_agree_within_rounding():
+    histories = []
+    for with_xla in (True, False):
+        model, optimizer = new_model_and_optimizer()
+        history = train(model, optimizer, random_examples(100), with_xla=with_xla)
+        histories.append([metrics[:-1] for metrics in history])
+
+    np.testing.assert_allclose(*histories, rtol=1e-5)
+
+
+def test_examples_in_parts_are_examples_at_once():
+    examples = random_examples(100)
+
+    def train_in_parts(*bounds):
+        def chunks_of_epoch(epoch):
+            for start, end in itertools.pairwise(bounds):
+                part = Examples(*(tensor[start:end] for tensor in examples))
+                yield part, tf.range(end - start)
+
+        model, optimizer = new_model_and_optimizer()
+        (metrics,) = training.train(
+            model, optimizer, chunks_of_epoch, examples, epochs=1, batch_size=16
+        )
+        return metrics[:-1]
+
+    np.testing.assert_allclose(
+        train_in_parts(0, 64, 100), train_in_parts(0, 100), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("with_xla", [True, False])
+def test_the_network_learns_in_bfloat16_too(with_xla):
+    examples = random_examples(32)
+    model = MLP(16, [32, 3], product_dtype=tf.bfloat16, seed=1)
+    optimizer = Adam(model.trainable_variables, learning_rate=1e-2)
+
+    history = train(model, optimizer, examples, epochs=150, with_xla=with_xla)
+
+    assert history[-1].validation_accuracy == 1.0
 
 
 def test_a_loss_that_is_not_finite_ends_the_training():

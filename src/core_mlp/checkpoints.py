@@ -14,11 +14,14 @@ VARIABLES = "variables"
 DESCRIPTION = "network.json"
 
 
-def build_model(network: NetworkInfo, seed: int = 0) -> MLP:
+def build_model(
+    network: NetworkInfo, seed: int = 0, product_dtype: tf.DType = tf.float32
+) -> MLP:
     """Builds the network of a description, with fresh weights."""
     return MLP(
         input_size=math.prod(network.image_shape),
         output_sizes=[*network.hidden_sizes, len(network.class_names)],
+        product_dtype=product_dtype,
         seed=seed,
     )
 

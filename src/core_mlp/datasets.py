@@ -150,12 +150,15 @@ def read_batches(
       `[B, H, W, C]` uint8 images and `[B]` int64 labels.
     """
     # One file after the other: the order does not depend on the number of shards
-    # that are read at a time. Left to itself, tf.data may decode one image at a time.
+    # that are read at a time.
     read_config = tfds.ReadConfig(
         interleave_cycle_length=1,
         num_parallel_calls_for_decode=NUM_PARALLEL_DECODES,
         try_autocache=False,
     )
+    # An iterator ends by waiting for the thread that tunes it, which by then sleeps for
+    # seconds at a time.
+    read_config.options.autotune.enabled = False
     dataset = builder.as_dataset(
         split=split, batch_size=READ_BATCH_SIZE, read_config=read_config
     )

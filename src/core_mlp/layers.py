@@ -35,6 +35,8 @@ def xavier_uniform(shape: Sequence[int], seed: Sequence[int]) -> tf.Tensor:
 class Dense(tf.Module):
     """A fully connected layer: `activation(inputs @ weights + bias)`.
 
+    The product may be in bfloat16, all else is in float32.
+
     Attributes:
       weights: `[input_size, output_size]` float32 variable, Xavier uniform.
       bias: `[output_size]` float32 variable, zeros.
@@ -46,6 +48,7 @@ class Dense(tf.Module):
         output_size: int,
         *,
         activation: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
+        product_dtype: tf.DType = tf.float32,
         seed: Sequence[int],
         name: str | None = None,
     ) -> None:
@@ -55,11 +58,13 @@ class Dense(tf.Module):
           input_size: Features of an input.
           output_size: Units of the layer.
           activation: Applied elementwise to the output.
+          product_dtype: Of the factors of the product.
           seed: Two integers, of the weights; each layer needs its own.
           name: Of the module.
         """
         super().__init__(name=name)
         self.activation = activation
+        self.product_dtype = product_dtype
         with self.name_scope:
             self.weights = tf.Variable(
                 xavier_uniform([input_size, output_size], seed), name="weights"
@@ -68,9 +73,11 @@ class Dense(tf.Module):
 
     def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
         """Maps `[batch_size, input_size]` to `[batch_size, output_size]`."""
-        return self.activation(
-            tf.nn.bias_add(tf.matmul(inputs, self.weights), self.bias)
+        inputs, weights = (
+            tf.cast(factor, self.product_dtype) for factor in (inputs, self.weights)
         )
+        product = tf.cast(tf.matmul(inputs, weights), tf.float32)
+        return self.activation(tf.nn.bias_add(product, self.bias))
 
 
 class MLP(tf.Module):
@@ -85,6 +92,7 @@ class MLP(tf.Module):
         input_size: int,
         output_sizes: Sequence[int],
         *,
+        product_dtype: tf.DType = tf.float32,
         seed: int,
         name: str | None = None,
     ) -> None:
@@ -93,6 +101,7 @@ class MLP(tf.Module):
         Args:
           input_size: Features of an input.
           output_sizes: Units of each layer; the last is the number of classes.
+          product_dtype: Of the factors of each layer's product.
           seed: Of all weights; each layer draws a stream of its own from it.
           name: Of the module.
         """
@@ -104,6 +113,7 @@ class MLP(tf.Module):
                 Dense(
                     *pair,
                     activation=tf.identity if index == last else tf.nn.relu,
+                    product_dtype=product_dtype,
                     seed=[seed, index],
                     name=f"dense_{index}",
                 )

@@ -2,7 +2,7 @@
 
 import reprlib
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -53,6 +53,8 @@ class TrainParams(StageParams):
     beta_1: DecayRate
     beta_2: DecayRate
     epsilon: PositiveFloat
+    precision: Literal["float32", "bfloat16"]
+    memory_budget: Annotated[int, Field(ge=1, le=2**20)]
 
 
 class Params(TrainParams, PreprocessParams, FetchParams):

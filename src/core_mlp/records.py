@@ -13,6 +13,8 @@ from core_mlp.errors import InputError
 
 # Large enough to be read at the disk's speed, small enough to be read in parallel.
 SHARD_BYTES = 8 * 2**20
+# Of a stream, read at a time; their number is part of the order of the examples.
+NUM_PARALLEL_SHARDS = 4
 # Parsing a batch at once is several times faster than example by example.
 PARSE_BATCH_SIZE = 1024
 
@@ -128,18 +130,90 @@ def read_split(
     return images, labels
 
 
+def stream_split(
+    folder: Path,
+    split: str,
+    *,
+    num_examples: int,
+    image_shape: Sequence[int],
+    num_classes: int,
+    chunk_size: int,
+    buffer_size: int,
+    seed: Sequence[int],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Reads a split chunk by chunk, shuffled, with a bounded use of memory.
+
+    The shards are taken in a random order, several at a time, and their examples drawn
+    from a buffer at random. The same arguments give the same order.
+
+    Args:
+      folder: Where `write_split` has written to.
+      split: Name of the split.
+      num_examples: That the split must have.
+      image_shape: Height, width and channels that each image must have.
+      num_classes: That each label must be below.
+      chunk_size: Examples of each chunk; the last may have fewer.
+      buffer_size: Examples to draw from.
+      seed: Non-negative integers, such as the run's and the number of the epoch.
+
+    Yields:
+      `[chunk_size, H, W, C]` uint8 images and `[chunk_size]` int64 labels.
+
+    Raises:
+      InputError: If a file is missing, damaged or of another dataset.
+    """
+    paths = [str(path) for path in _shard_paths(folder, split)]
+    tf_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    dataset = (
+        tf.data.Dataset.from_tensor_slices(paths)
+        .shuffle(len(paths), seed=tf_seed)
+        .interleave(
+            tf.data.TFRecordDataset,
+            cycle_length=NUM_PARALLEL_SHARDS,
+            num_parallel_calls=NUM_PARALLEL_SHARDS,
+            deterministic=True,
+        )
+        .shuffle(buffer_size, seed=tf_seed)
+        .batch(chunk_size)
+        .map(lambda serialized: parse_examples(serialized, image_shape))
+        .prefetch(1)
+    )
+    # An iterator ends by waiting for the thread that tunes it, which by then sleeps for
+    # seconds at a time.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = dataset.with_options(options)
+    end = 0
+    for images, labels in _checked(dataset, folder / split, image_shape, num_classes):
+        end += len(labels)
+        yield images, labels
+    if end != num_examples:
+        raise InputError(
+            f"{folder}: {end} examples of {split}, expected {num_examples}"
+        )
+
+
 def _read_shard(
     path: Path, image_shape: Sequence[int], num_classes: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the images and labels of one file in batches."""
-    dataset = tf.data.TFRecordDataset(str(path)).batch(PARSE_BATCH_SIZE)
+    dataset = (
+        tf.data.TFRecordDataset(str(path))
+        .batch(PARSE_BATCH_SIZE)
+        .map(lambda serialized: parse_examples(serialized, image_shape))
+    )
+    yield from _checked(dataset, path, image_shape, num_classes)
+
+
+def _checked(
+    dataset: tf.data.Dataset, path: Path, image_shape: Sequence[int], num_classes: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields batches of images and labels, or raises an InputError about `path`."""
     try:
-        for serialized in dataset:
-            images, labels = parse_examples(serialized, image_shape)
-            labels = labels.numpy()
+        for images, labels in dataset.as_numpy_iterator():
             if labels.min() < 0 or labels.max() >= num_classes:
                 raise InputError(f"{path}: a label is outside 0 to {num_classes - 1}")
-            yield images.numpy(), labels
+            yield images, labels
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
         problem = error.message.splitlines()[0]
         raise InputError(

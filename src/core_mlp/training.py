@@ -1,8 +1,9 @@
 """The loss, the compiled epoch and the loop over epochs."""
 
 import math
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -55,6 +56,10 @@ def set_up_device() -> str:
     Returns:
       The name of the device that the training will run on.
     """
+    # XLA:CPU would copy weights in every step. Read when XLA first compiles.
+    os.environ.setdefault(
+        "XLA_FLAGS", "--xla_cpu_copy_insertion_use_region_analysis=true"
+    )
     tf.config.experimental.enable_op_determinism()
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
@@ -134,8 +139,7 @@ def cut_batches(order: tf.Tensor, batch_size: int) -> tuple[tf.Tensor, tf.Tensor
     )
 
 
-@tf.function(jit_compile=True)
-def train_epoch(
+def train_steps(
     model: tf.Module,
     optimizer: tf.Module,
     examples: Examples,
@@ -144,20 +148,20 @@ def train_epoch(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Trains on every example once, in mini-batches.
 
-    XLA compiles the whole epoch into one program: examples and variables stay on the
-    device, and nothing returns to Python before the end.
+    To be compiled by `tf.function`: examples and variables stay on the device then,
+    and nothing returns to Python before the end.
 
     Args:
       model: Maps `[B, H * W * C]` float32 to logits `[B, num_classes]`.
       optimizer: Has `apply_gradients(gradients, parameters)`.
-      examples: The training split.
-      order: `[num_examples]` int32, a permutation; see `epoch_order`.
+      examples: To train on.
+      order: `[num_examples]` int32, a permutation.
       batch_size: Examples per step; the last step has the remainder.
 
     Returns:
-      Mean loss and accuracy over the epoch, float64 scalars.
+      Sum of the losses and number of right answers, float64 scalars; each example
+      counts as it was when it was trained on.
     """
-    num_examples = examples.images.shape[0]
     parameters = model.trainable_variables
     indices, weights = cut_batches(order, batch_size)
     loss_sum = tf.constant(0.0, tf.float64)
@@ -173,10 +177,9 @@ def train_epoch(
         loss_sum += tf.cast(tf.reduce_sum(losses), tf.float64)
         is_correct = mark_correct(labels, logits) * weights[step]
         num_correct += tf.cast(tf.reduce_sum(is_correct), tf.float64)
-    return loss_sum / num_examples, num_correct / num_examples
+    return loss_sum, num_correct
 
 
-@tf.function(jit_compile=True)
 def evaluate(
     model: tf.Module, examples: Examples, batch_size: int = EVALUATION_BATCH_SIZE
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -207,23 +210,24 @@ def evaluate(
 def train(
     model: tf.Module,
     optimizer: tf.Module,
-    train_examples: Examples,
+    chunks_of_epoch: Callable[[int], Iterable[tuple[Examples, tf.Tensor]]],
     validation_examples: Examples,
     *,
     epochs: int,
     batch_size: int,
-    seed: int,
+    with_xla: bool = True,
 ) -> Iterator[EpochMetrics]:
     """Trains a model, and reports after each epoch.
 
     Args:
       model: Maps `[B, H * W * C]` float32 to logits `[B, num_classes]`.
       optimizer: Has `apply_gradients(gradients, parameters)`.
-      train_examples: The training split.
+      chunks_of_epoch: From the number of an epoch, from 1, to the training examples:
+        all at once or in parts, each with an order for `train_steps`.
       validation_examples: The validation split.
       epochs: Passes over the training split.
       batch_size: Examples per step.
-      seed: Of the order of the examples.
+      with_xla: Compile training and evaluation with XLA.
 
     Yields:
       The metrics of each epoch.
@@ -231,16 +235,26 @@ def train(
     Raises:
       InputError: If a loss is not finite.
     """
+    compiled_steps, compiled_evaluation = (
+        tf.function(function, jit_compile=with_xla or None)
+        for function in (train_steps, evaluate)
+    )
     for epoch in range(1, epochs + 1):
         start = time.perf_counter()
-        order = epoch_order(len(train_examples.labels), [seed, epoch])
-        loss, accuracy = train_epoch(
-            model, optimizer, train_examples, order, batch_size
-        )
-        train_loss, train_accuracy = float(loss), float(accuracy)
+        num_examples, loss_sum, num_correct = 0, 0.0, 0.0
+        for examples, order in chunks_of_epoch(epoch):
+            losses, correct = compiled_steps(
+                model, optimizer, examples, order, batch_size
+            )
+            num_examples += len(order)
+            # Still tensors: the next chunk can be made ready while this one runs.
+            loss_sum += losses
+            num_correct += correct
+        train_loss = float(loss_sum) / num_examples
+        train_accuracy = float(num_correct) / num_examples
         seconds = time.perf_counter() - start
         validation_loss, validation_accuracy = map(
-            float, evaluate(model, validation_examples)
+            float, compiled_evaluation(model, validation_examples)
         )
         if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
             raise InputError(
@@ -253,5 +267,5 @@ def train(
             validation_loss,
             train_accuracy,
             validation_accuracy,
-            len(train_examples.labels) / seconds,
+            num_examples / seconds,
         )
