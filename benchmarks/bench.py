@@ -1,0 +1,136 @@
+"""Times an epoch of each contender, in turns; prints tables and writes results.json.
+
+Every contender has a process of its own, which waits while another one is timed. In a
+round each has a turn: as many epochs as take five seconds, at least one. The first
+round is a warm-up and does not count. A ratio is the median of the rounds' ratios, so
+that a slow phase of the machine is in both of its numbers. Contenders that are not
+installed are left out. Run it by `make bench`.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+from importlib import metadata
+from pathlib import Path
+
+import contenders
+from contenders import Setting
+
+TURN_SECONDS = 5.0
+RESULTS = Path(__file__).parent / "results.json"
+# Name: the function in contenders.py, the setting, the package that it needs.
+BFLOAT16 = Setting(precision="bfloat16")
+DEFAULT = {
+    "ours": ("ours", Setting(), None),
+    "ours, streaming": ("ours_streaming", Setting(), None),
+    "guide's loop": ("guide", Setting(), None),
+    "Keras fit": ("keras", Setting(), "keras"),
+    "PyTorch eager": ("pytorch", Setting(), "torch"),
+    "PyTorch eager, fused Adam": ("pytorch_fused", Setting(), "torch"),
+    "PyTorch compile": ("pytorch_compile", Setting(), "torch"),
+    "JAX, jitted step": ("jax", Setting(), "jax"),
+    "ceiling": ("ceiling", Setting(), None),
+    "ours, bfloat16": ("ours", BFLOAT16, None),
+    "PyTorch eager, bfloat16": ("pytorch", BFLOAT16, "torch"),
+    "ceiling, bfloat16": ("ceiling", BFLOAT16, None),
+}
+LARGE = (2500, 2000, 1500, 1000, 500)
+OTHERS = {
+    "batch 32": Setting(num_images=12_800, batch_size=32),
+    "batch 128": Setting(),
+    "batch 1024": Setting(batch_size=1024),
+    "2500-2000-1500-1000-500-10": Setting(num_images=6_400, hidden_sizes=LARGE),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    results = {"machine": describe_machine(), "rounds": rounds}
+    results["batch 128"] = time_in_turns(
+        {name: entry for name, entry in DEFAULT.items() if _is_installed(entry[2])},
+        rounds,
+    )
+    for name, setting in OTHERS.items():
+        if name not in results:
+            pair = {
+                "ours": ("ours", setting, None),
+                "Keras fit": ("keras", setting, None),
+            }
+            results[name] = time_in_turns(pair, rounds)
+    for name in OTHERS:
+        print_table(name, results[name])
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(f"Wrote {os.path.relpath(RESULTS)}")
+
+
+def describe_machine() -> dict[str, str | int]:
+    """Returns what the numbers depend on."""
+    cpu = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        models = [line.split(": ")[1] for line in lines if "model name" in line]
+        cpu = models[0] if models else cpu
+    packages = ("tensorflow", "keras", "torch", "jax")
+    versions = {
+        name: metadata.version(name) for name in packages if _is_installed(name)
+    }
+    return {"cpu": cpu, "cores": os.cpu_count(), **versions}
+
+
+def time_in_turns(entries: dict[str, tuple], rounds: int) -> dict[str, list[float]]:
+    """Returns the images per second of each contender in each round."""
+    context = multiprocessing.get_context("spawn")
+    pipes = {}
+    for name, (function, setting, _) in entries.items():
+        pipes[name], end = context.Pipe()
+        context.Process(target=serve, args=(function, setting, end)).start()
+    rates = {name: [] for name in entries}
+    for index in range(rounds + 1):
+        for name, pipe in pipes.items():
+            pipe.send("turn")
+            rate = round(pipe.recv())
+            label = f"round {index}" if index else "warm-up"
+            print(f"{label}: {name}: {rate:,} images/s", flush=True)
+            if index:
+                rates[name].append(rate)
+    for pipe in pipes.values():
+        pipe.send(None)
+    for process in multiprocessing.active_children():
+        process.join()
+    return rates
+
+
+def serve(function: str, setting: Setting, pipe) -> None:
+    """Trains whenever it is told to, and answers with the rate, until told to end."""
+    epochs = getattr(contenders, function)(setting)
+    while pipe.recv():
+        num_images, seconds = 0, 0.0
+        while seconds < TURN_SECONDS:
+            num_images += setting.num_images
+            seconds += setting.num_images / next(epochs)
+        pipe.send(num_images / seconds)
+
+
+def print_table(title: str, rates: dict[str, list[float]]) -> None:
+    """Prints the medians, and the ratio of ours to each."""
+    print(f"\n| {title} | images/s | ours to it |\n|---|---|---|")
+    for name, values in rates.items():
+        base = rates["ours, bfloat16" if "bfloat16" in name else "ours"]
+        ratio = statistics.median(a / b for a, b in zip(base, values, strict=True))
+        print(f"| {name} | {statistics.median(values):,.0f} | {ratio:.2f} |")
+
+
+def _is_installed(package: str | None) -> bool:
+    try:
+        return package is None or bool(metadata.version(package))
+    except metadata.PackageNotFoundError:
+        return False
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""Who trains the network: ours, the guide's loop, Keras, PyTorch, JAX, and the ceiling.
+
+Each contender is a generator: it prepares itself for a setting, then trains for one
+epoch at a time and yields its images per second. All train the same network with Adam
+on the same images in the same number of steps. Ours converts raw uint8 images in every
+step; Keras, PyTorch and JAX are given float32 images that were scaled before the clock
+starts.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+NUM_CLASSES = 10
+LEARNING_RATE = 1e-3
+EPSILON = 1e-7
+
+
+class Setting(NamedTuple):
+    """What is trained, and how.
+
+    Attributes:
+      num_images: Training images of an epoch.
+      batch_size: Images of a step.
+      hidden_sizes: Units of each hidden layer.
+      precision: Of the products.
+    """
+
+    num_images: int = 50_000
+    batch_size: int = 128
+    hidden_sizes: tuple[int, ...] = (700, 500)
+    precision: str = "float32"
+
+    @property
+    def layer_sizes(self) -> list[int]:
+        """Features in, units of each layer."""
+        return [784, *self.hidden_sizes, NUM_CLASSES]
+
+    @property
+    def flop_per_image(self) -> int:
+        """Of the products: forward, and backward but for the images' own gradient."""
+        products = [a * b for a, b in itertools.pairwise(self.layer_sizes)]
+        return 6 * sum(products) - 2 * products[0]
+
+
+def read_arrays(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
+    """Reads `[N, 28, 28, 1]` uint8 images and `[N]` int64 labels."""
+    from core_mlp import records
+    from stages import train
+
+    images, labels = records.read_split(
+        train.TFRECORDS,
+        "train",
+        num_examples=50_000,
+        image_shape=(28, 28, 1),
+        num_classes=NUM_CLASSES,
+    )
+    return images[: setting.num_images], labels[: setting.num_images]
+
+
+def read_scaled(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
+    """Reads `[N, 784]` float32 images of 0 to 1 and `[N]` int64 labels."""
+    images, labels = read_arrays(setting)
+    return images.reshape(len(images), -1).astype(np.float32) / 255, labels
+
+
+def time_epochs(setting: Setting, run_epoch: Callable[[], None]) -> Iterator[float]:
+    """Yields images per second."""
+    while True:
+        start = time.perf_counter()
+        run_epoch()
+        yield setting.num_images / (time.perf_counter() - start)
+
+
+def ours(setting: Setting, memory_budget: int = 4096) -> Iterator[float]:
+    """Yields the rates that the train stage reports."""
+    import tensorflow as tf
+
+    from core_mlp import params, training
+    from core_mlp.descriptions import DatasetInfo
+    from core_mlp.layers import MLP
+    from core_mlp.optimizers import Adam
+    from stages import train
+
+    device = training.set_up_device()
+    images, labels = read_arrays(setting)
+    examples = training.Examples(tf.constant(images), tf.constant(labels))
+    model = MLP(
+        784,
+        setting.layer_sizes[1:],
+        product_dtype=tf.as_dtype(setting.precision),
+        seed=0,
+    )
+    adam = Adam(model.trainable_variables, learning_rate=LEARNING_RATE, epsilon=EPSILON)
+    if setting.num_images == 50_000:
+        train_params = params.load_params(params.TrainParams).model_copy(
+            update={
+                "memory_budget": memory_budget,
+                "batch_size": setting.batch_size,
+            }
+        )
+        info = DatasetInfo.read(train.TFRECORDS / "info.json")
+        chunks_of_epoch = train.choose_source(info, train_params)
+    else:
+
+        def chunks_of_epoch(epoch):
+            order = training.epoch_order(setting.num_images, [0, epoch])
+            return [(examples, order)]
+
+    few = training.Examples(*(tensor[:1000] for tensor in examples))
+    for metrics in training.train(
+        model,
+        adam,
+        chunks_of_epoch,
+        few,
+        epochs=10**6,
+        batch_size=setting.batch_size,
+        with_xla=train.use_xla(device, setting.precision),
+    ):
+        yield metrics.images_per_second
+
+
+def ours_streaming(setting: Setting) -> Iterator[float]:
+    """Yields the rates where the images do not fit the memory budget."""
+    return ours(setting, memory_budget=16)
+
+
+def guide(setting: Setting) -> Iterator[float]:
+    """Yields the rates of the guide's loop, fed by TFDS as in the guide."""
+    import guide
+    import tensorflow_datasets as tfds
+
+    tfds.disable_progress_bar()
+    batches = guide.load_batches("train[10000:]", setting.batch_size)
+    network, adam = guide.Network(setting.hidden_sizes), guide.EagerAdam()
+    return time_epochs(setting, lambda: guide.train_epoch(network, adam, batches))
+
+
+def keras(setting: Setting) -> Iterator[float]:
+    """Yields the rates of `fit`, with everything at its default."""
+    import keras
+
+    images, labels = read_scaled(setting)
+    model = keras.Sequential(
+        [
+            keras.Input([784]),
+            *(keras.layers.Dense(n, activation="relu") for n in setting.hidden_sizes),
+            keras.layers.Dense(NUM_CLASSES),
+        ]
+    )
+    model.compile(
+        keras.optimizers.Adam(LEARNING_RATE, epsilon=EPSILON),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return time_epochs(
+        setting,
+        lambda: model.fit(images, labels, setting.batch_size, epochs=1, verbose=0),
+    )
+
+
+def pytorch(
+    setting: Setting, *, with_compile: bool = False, fused: bool | None = None
+) -> Iterator[float]:
+    """Yields the rates of a plain PyTorch loop over tensors in memory."""
+    import torch
+    from torch import nn
+
+    images, labels = map(torch.from_numpy, read_scaled(setting))
+    layers = [nn.Linear(a, b) for a, b in itertools.pairwise(setting.layer_sizes)]
+    between = [part for layer in layers for part in (layer, nn.ReLU())][:-1]
+    model = nn.Sequential(*between)
+    adam = torch.optim.Adam(
+        model.parameters(), lr=LEARNING_RATE, eps=EPSILON, fused=fused
+    )
+    forward = torch.compile(model) if with_compile else model
+    with_autocast = setting.precision == "bfloat16"
+
+    def run_epoch():
+        loss_sum = correct = 0
+        for batch in torch.randperm(len(labels)).split(setting.batch_size):
+            with torch.autocast("cpu", torch.bfloat16, enabled=with_autocast):
+                logits = forward(images[batch])
+                loss = nn.functional.cross_entropy(logits.float(), labels[batch])
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            loss_sum += loss.detach() * len(batch)
+            correct += (logits.detach().argmax(1) == labels[batch]).sum()
+        float(loss_sum), float(correct)
+
+    return time_epochs(setting, run_epoch)
+
+
+def pytorch_fused(setting: Setting) -> Iterator[float]:
+    """Yields the rates with PyTorch's fused Adam."""
+    return pytorch(setting, fused=True)
+
+
+def pytorch_compile(setting: Setting) -> Iterator[float]:
+    """Yields the rates with `torch.compile`."""
+    return pytorch(setting, with_compile=True)
+
+
+def jax(setting: Setting) -> Iterator[float]:
+    """Yields the rates of a jitted step in JAX, called by Python."""
+    import jax
+    import jax.numpy as jnp
+
+    images, labels = map(jnp.asarray, read_scaled(setting))
+    keys = jax.random.split(jax.random.key(0), len(setting.layer_sizes))
+    initialise = jax.nn.initializers.glorot_uniform()
+    parameters = [
+        (initialise(key, pair), jnp.zeros(pair[1]))
+        for key, pair in zip(
+            keys, itertools.pairwise(setting.layer_sizes), strict=False
+        )
+    ]
+
+    def loss_fn(parameters, inputs, labels):
+        for index, (weights, bias) in enumerate(parameters):
+            inputs = (jax.nn.relu(inputs) if index else inputs) @ weights + bias
+        losses = -jnp.take_along_axis(
+            jax.nn.log_softmax(inputs), labels[:, None], axis=1
+        )
+        return losses.mean(), (inputs.argmax(1) == labels).sum()
+
+    def step(state, batch):
+        parameters, m, v, t, loss_sum, correct = state
+        (loss, right), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+            parameters, images[batch], labels[batch]
+        )
+        t = t + 1
+        m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, gradients)
+        v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, v, gradients)
+
+        def updated(parameter, m, v):
+            m, v = m / (1 - 0.9**t), v / (1 - 0.999**t)
+            return parameter - LEARNING_RATE * m / (jnp.sqrt(v) + EPSILON)
+
+        parameters = jax.tree.map(updated, parameters, m, v)
+        return parameters, m, v, t, loss_sum + loss * len(batch), correct + right
+
+    jitted = jax.jit(step, donate_argnums=0)
+    zeros = jax.tree.map(jnp.zeros_like, parameters)
+    state = (parameters, zeros, jax.tree.map(jnp.copy, zeros), 0.0, 0.0, 0)
+    rng = np.random.default_rng(0)
+
+    def run_epoch():
+        nonlocal state
+        order = rng.permutation(setting.num_images)
+        for start in range(0, setting.num_images, setting.batch_size):
+            state = jitted(state, order[start : start + setting.batch_size])
+        jax.block_until_ready(state)
+
+    return time_epochs(setting, run_epoch)
+
+
+def ceiling(setting: Setting) -> Iterator[float]:
+    """Yields the rate if an epoch were nothing but large matrix products."""
+    import tensorflow as tf
+
+    size, repeats = 4096, 3
+    dtype = tf.as_dtype(setting.precision)
+    matrix = tf.cast(tf.random.stateless_uniform([size, size], [0, 0]), dtype)
+    while True:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            product = tf.matmul(matrix, matrix)
+        product.numpy()
+        flop_per_second = repeats * 2 * size**3 / (time.perf_counter() - start)
+        yield flop_per_second / setting.flop_per_image
