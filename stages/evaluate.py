@@ -69,6 +69,7 @@ def main() -> None:
         f"{accuracy.high:.4f}), loss {metrics['test_loss']:.4f}, "
         f"calibration error {metrics['test_calibration_error']:.4f}"
     )
+    print("Accuracy of each class, worst first:")
     for name, share, count in per_class:
         print(f"  {name}: {share.value:.4f} of {count:,}")
 

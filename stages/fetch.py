@@ -48,8 +48,8 @@ def main() -> None:
 
 def _announce_download(urls: list[str]) -> None:
     print(
-        f"Downloading {', '.join(urls)}; without a network, TFDS gives up after "
-        "about four minutes",
+        f"Not in {ARCHIVES}, so to be downloaded: {', '.join(urls)}; without a "
+        "network, TFDS gives up after about four minutes",
         flush=True,
     )
 

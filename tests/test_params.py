@@ -31,18 +31,18 @@ def test_defaults_are_those_of_the_guide(tmp_path):
     assert load_params(PreprocessParams, path) == PreprocessParams(
         validation_size=10_000
     )
-    assert load_params(TrainParams, path) == TrainParams(
-        seed=22,
-        hidden_sizes=[700, 500],
-        batch_size=128,
-        epochs=10,
-        learning_rate=1e-3,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-7,
-        precision="float32",
-        memory_budget=4096,
-    )
+    guide = {
+        "seed": 22,
+        "hidden_sizes": [700, 500],
+        "batch_size": 128,
+        "epochs": 10,
+        "learning_rate": 1e-3,
+        "beta_1": 0.9,
+        "beta_2": 0.999,
+        "epsilon": 1e-7,
+        "precision": "float32",
+    }
+    assert guide.items() <= load_params(TrainParams, path).model_dump().items()
 
 
 def test_every_key_has_a_comment():

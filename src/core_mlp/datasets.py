@@ -1,5 +1,6 @@
 """Datasets from TFDS, as arrays."""
 
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -109,7 +110,8 @@ def prepare_dataset(
             builder.download_and_prepare(download_config=config)
         # TFDS's many builders raise whatever their many sources make them raise.
         except Exception as error:
-            problem = f"{type(error).__name__}: {_first_line(error)[:200]}"
+            problem = f"{type(error).__name__}: {_first_line(error)}"
+            problem = textwrap.shorten(problem, 200, placeholder=" ...")
             if missing:
                 names = ", ".join(Path(url).name for url in missing)
                 problem += f"; without a network, put into {archives_dir}: {names}"

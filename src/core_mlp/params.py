@@ -13,7 +13,7 @@ from core_mlp.errors import InputError
 PATH = Path("params.yaml")
 
 # The bounds keep each value, and 1 - beta, distinct from 0 and 1 in float32.
-PositiveFloat = Annotated[float, Field(ge=1e-30, le=1.0)]
+PositiveFraction = Annotated[float, Field(ge=1e-30, le=1.0)]
 DecayRate = Annotated[float, Field(ge=0.0, le=0.999999)]
 LayerSize = Annotated[int, Field(ge=1, le=65_536)]
 
@@ -49,10 +49,10 @@ class TrainParams(StageParams):
     hidden_sizes: Annotated[list[LayerSize], Field(max_length=64)]
     batch_size: Annotated[int, Field(ge=1, le=2**20)]
     epochs: Annotated[int, Field(ge=1, le=100_000)]
-    learning_rate: PositiveFloat
+    learning_rate: PositiveFraction
     beta_1: DecayRate
     beta_2: DecayRate
-    epsilon: PositiveFloat
+    epsilon: PositiveFraction
     precision: Literal["float32", "bfloat16"]
     memory_budget: Annotated[int, Field(ge=1, le=2**20)]
 

@@ -1,6 +1,7 @@
 """TFRecords of images: the schema, and the files of a split."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -215,7 +216,8 @@ def _checked(
                 raise InputError(f"{path}: a label is outside 0 to {num_classes - 1}")
             yield images, labels
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-        problem = error.message.splitlines()[0]
+        # Without the names that TensorFlow gives to its nodes.
+        problem = re.sub(r"\{\{.*?\}\} ?| ?\[Op:.*", "", error.message.splitlines()[0])
         raise InputError(
             f"{path}: damaged, or not of images {list(image_shape)}: {problem}"
         ) from error
