@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:
 	@echo 'make repro   set up .venv, then run what is out of date in the pipeline'
 	@echo 'make test    set up .venv, then run the tests'
-	@echo 'make bench   run the pipeline, then time our epoch against others (10 minutes)'
+	@echo 'make bench   run the pipeline, then time our epoch against others'
 	@echo 'make setup   set up .venv alone; for GPUs: make setup LOCK=requirements-gpu.lock'
 	@echo 'make lint    check style and format'
 	@echo 'make lock    compile the lock files anew from pyproject.toml'

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import platform
 import statistics
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -27,7 +28,7 @@ DEFAULT = {
     "ours": ("ours", Setting(), None),
     "ours, streaming": ("ours_streaming", Setting(), None),
     "guide's loop": ("guide", Setting(), None),
-    "Keras fit": ("keras", Setting(), "keras"),
+    "Keras fit": ("keras", Setting(), None),
     "PyTorch eager": ("pytorch", Setting(), "torch"),
     "PyTorch eager, fused Adam": ("pytorch_fused", Setting(), "torch"),
     "PyTorch compile": ("pytorch_compile", Setting(), "torch"),
@@ -88,12 +89,18 @@ def time_in_turns(entries: dict[str, tuple], rounds: int) -> dict[str, list[floa
     pipes = {}
     for name, (function, setting, _) in entries.items():
         pipes[name], end = context.Pipe()
-        context.Process(target=serve, args=(function, setting, end)).start()
+        context.Process(
+            target=serve, args=(function, setting, end), daemon=True
+        ).start()
+        end.close()
     rates = {name: [] for name in entries}
     for index in range(rounds + 1):
         for name, pipe in pipes.items():
-            pipe.send("turn")
-            rate = round(pipe.recv())
+            try:
+                pipe.send("turn")
+                rate = round(pipe.recv())
+            except (EOFError, BrokenPipeError, ConnectionResetError):
+                sys.exit(f"error: {name}: its process has ended, see above")
             label = f"round {index}" if index else "warm-up"
             print(f"{label}: {name}: {rate:,} images/s", flush=True)
             if index:

@@ -75,19 +75,49 @@ def time_epochs(setting: Setting, run_epoch: Callable[[], None]) -> Iterator[flo
         yield setting.num_images / (time.perf_counter() - start)
 
 
-def ours(setting: Setting, memory_budget: int = 4096) -> Iterator[float]:
-    """Yields the rates that the train stage reports."""
+def ours(setting: Setting) -> Iterator[float]:
+    """Yields the rates that the train stage reports, of images in memory."""
+    from core_mlp import training
+
+    def make_source():
+        examples = _examples(setting)
+        return lambda epoch: [
+            (examples, training.epoch_order(setting.num_images, [0, epoch]))
+        ]
+
+    return _train_ours(setting, make_source)
+
+
+def ours_streaming(setting: Setting) -> Iterator[float]:
+    """Yields the rates where the images do not fit the memory budget."""
+    from core_mlp import params
+    from core_mlp.descriptions import DatasetInfo
+    from stages import train
+
+    train_params = params.load_params(params.TrainParams).model_copy(
+        update={"memory_budget": 16, "batch_size": setting.batch_size}
+    )
+    info = DatasetInfo.read(train.TFRECORDS / "info.json")
+    return _train_ours(setting, lambda: train.choose_source(info, train_params))
+
+
+def _examples(setting: Setting):
     import tensorflow as tf
 
-    from core_mlp import params, training
-    from core_mlp.descriptions import DatasetInfo
+    from core_mlp import training
+
+    return training.Examples(*map(tf.constant, read_arrays(setting)))
+
+
+def _train_ours(setting: Setting, make_source: Callable) -> Iterator[float]:
+    import tensorflow as tf
+
+    from core_mlp import training
     from core_mlp.layers import MLP
     from core_mlp.optimizers import Adam
     from stages import train
 
     device = training.set_up_device()
-    images, labels = read_arrays(setting)
-    examples = training.Examples(tf.constant(images), tf.constant(labels))
     model = MLP(
         784,
         setting.layer_sizes[1:],
@@ -95,37 +125,16 @@ def ours(setting: Setting, memory_budget: int = 4096) -> Iterator[float]:
         seed=0,
     )
     adam = Adam(model.trainable_variables, learning_rate=LEARNING_RATE, epsilon=EPSILON)
-    if setting.num_images == 50_000:
-        train_params = params.load_params(params.TrainParams).model_copy(
-            update={
-                "memory_budget": memory_budget,
-                "batch_size": setting.batch_size,
-            }
-        )
-        info = DatasetInfo.read(train.TFRECORDS / "info.json")
-        chunks_of_epoch = train.choose_source(info, train_params)
-    else:
-
-        def chunks_of_epoch(epoch):
-            order = training.epoch_order(setting.num_images, [0, epoch])
-            return [(examples, order)]
-
-    few = training.Examples(*(tensor[:1000] for tensor in examples))
     for metrics in training.train(
         model,
         adam,
-        chunks_of_epoch,
-        few,
+        make_source(),
+        _examples(setting._replace(num_images=1000)),
         epochs=10**6,
         batch_size=setting.batch_size,
         with_xla=train.use_xla(device, setting.precision),
     ):
         yield metrics.images_per_second
-
-
-def ours_streaming(setting: Setting) -> Iterator[float]:
-    """Yields the rates where the images do not fit the memory budget."""
-    return ours(setting, memory_budget=16)
 
 
 def guide(setting: Setting) -> Iterator[float]:

@@ -1,9 +1,9 @@
 """Trains the network.
 
 Reads data/tfrecords/ and the parameters seed, hidden_sizes, batch_size, epochs,
-learning_rate, beta_1, beta_2, epsilon, precision and
-memory_budget. Writes models/checkpoint/, metrics/train.json, and in plots/ history.csv,
-history.png and activations.csv.
+learning_rate, beta_1, beta_2, epsilon, precision and memory_budget. Writes
+models/checkpoint/, metrics/train.json, and in plots/ history.csv, history.png and
+activations.csv.
 """
 
 import math

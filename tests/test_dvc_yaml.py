@@ -86,7 +86,9 @@ def test_every_param_is_read_by_one_stage():
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stages_docstring_lists_what_dvc_yaml_lists(stage):
     docstring = importlib.import_module(f"stages.{stage}").__doc__
-    reads, writes = re.search(r"Reads (.*)\. Writes (.*)\.", docstring, re.S).groups()
+    reads, writes = re.search(
+        r"Reads\s(.*)\.\sWrites\s(.*)\.", docstring, re.S
+    ).groups()
 
     for key in STAGES[stage].get("params", []):
         assert re.search(rf"\b{key}\b", reads), key
