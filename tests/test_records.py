@@ -31,6 +31,7 @@ def read(folder, num_examples=50, image_shape=SHAPE, num_classes=NUM_CLASSES):
 def shards(tmp_path, monkeypatch):
     """A split of 50 examples in three files."""
     monkeypatch.setattr(records, "SHARD_BYTES", 120)
+    monkeypatch.setattr(records, "BLOCK_LENGTH", 2)
     images, labels = random_split()
     records.write_split(tmp_path, "test", images, labels)
     return sorted(tmp_path.iterdir())

@@ -14,8 +14,10 @@ from core_mlp.errors import InputError
 
 # Large enough to be read at the disk's speed, small enough to be read in parallel.
 SHARD_BYTES = 8 * 2**20
-# Of a stream, read at a time; their number is part of the order of the examples.
+# Of a stream, read at a time; this and the next are part of the order of the examples.
 NUM_PARALLEL_SHARDS = 4
+# Of a stream, taken from one shard before the next: one by one costs twice as much.
+BLOCK_LENGTH = 16
 # Parsing a batch at once is several times faster than example by example.
 PARSE_BATCH_SIZE = 1024
 
@@ -171,6 +173,7 @@ def stream_split(
         .interleave(
             tf.data.TFRecordDataset,
             cycle_length=NUM_PARALLEL_SHARDS,
+            block_length=BLOCK_LENGTH,
             num_parallel_calls=NUM_PARALLEL_SHARDS,
             deterministic=True,
         )
