@@ -6,21 +6,25 @@ BIN := .venv/bin
 # The commands in dvc.yaml take `python` from the environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup repro test bench lint lock
+.PHONY: help setup repro test test-slow bench lint lock
 
 help:
-	@echo 'make repro   set up .venv, then run what is out of date in the pipeline'
-	@echo 'make test    set up .venv, then run the tests'
-	@echo 'make bench   run the pipeline, then time our epoch against others'
-	@echo 'make setup   set up .venv alone; for GPUs: make setup LOCK=requirements-gpu.lock'
-	@echo 'make lint    check style and format'
-	@echo 'make lock    compile the lock files anew from pyproject.toml'
+	@echo 'make repro      set up .venv, then run what is out of date in the pipeline'
+	@echo 'make test       set up .venv, then run the tests'
+	@echo 'make test-slow  kill stages at random moments, fill the disk, fuzz params.yaml'
+	@echo 'make bench      run the pipeline, then time our epoch against others'
+	@echo 'make setup      set up .venv alone; for GPUs: make setup LOCK=requirements-gpu.lock'
+	@echo 'make lint       check style and format'
+	@echo 'make lock       compile the lock files anew from pyproject.toml'
 
 repro: setup
 	$(BIN)/dvc repro
 
 test: setup
 	$(BIN)/pytest
+
+test-slow: setup
+	$(BIN)/pytest -m slow --dist=load
 
 bench: repro
 	PYTHONPATH=src:. TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python benchmarks/bench.py

@@ -130,7 +130,7 @@ def _train_ours(setting: Setting, make_source: Callable) -> Iterator[float]:
         adam,
         make_source(),
         _examples(setting._replace(num_images=1000)),
-        epochs=10**6,
+        epochs=itertools.count(1),
         batch_size=setting.batch_size,
         with_xla=train.use_xla(device, setting.precision),
     ):

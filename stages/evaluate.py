@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from core_mlp import figures, records, reports, scoring, serving
 from core_mlp.descriptions import DatasetInfo
-from core_mlp.errors import exit_on_bad_input
+from core_mlp.errors import run_stage
 
 SAVED_MODEL = Path("models/saved_model")
 TFRECORDS = Path("data/tfrecords")
@@ -24,6 +24,7 @@ NUM_DRAWN = 25
 
 def main() -> None:
     info = DatasetInfo.read(TFRECORDS / "info.json")
+    info.check_files(TFRECORDS, "test")
     names = info.class_names
     images, labels = records.read_split(
         TFRECORDS,
@@ -32,7 +33,7 @@ def main() -> None:
         image_shape=info.image_shape,
         num_classes=len(names),
     )
-    classify = serving.load_classifier(SAVED_MODEL)
+    classify = serving.load_classifier(SAVED_MODEL, info.image_shape, len(names))
     answers = [
         classify(images=tf.constant(images[start : start + BATCH_SIZE]))
         for start in range(0, len(images), BATCH_SIZE)
@@ -120,5 +121,4 @@ def _format_confidence(confidence: float) -> str:
 
 
 if __name__ == "__main__":
-    with exit_on_bad_input():
-        main()
+    run_stage(main)

@@ -6,7 +6,7 @@ Reads models/checkpoint/. Writes models/saved_model/.
 from pathlib import Path
 
 from core_mlp import checkpoints, serving
-from core_mlp.errors import exit_on_bad_input
+from core_mlp.errors import run_stage
 
 CHECKPOINT = Path("models/checkpoint")
 SAVED_MODEL = Path("models/saved_model")
@@ -20,5 +20,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_bad_input():
-        main()
+    run_stage(main)

@@ -6,13 +6,16 @@ the train and the test split as .npy, and info.json.
 
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from core_mlp import datasets, params, reports
-from core_mlp.errors import InputError, exit_on_bad_input
+from core_mlp import datasets, params
+from core_mlp.descriptions import DatasetInfo
+from core_mlp.errors import InputError, run_stage
+from core_mlp.outputs import replacing
 
 ARCHIVES = Path("data/archives")
 RAW = Path("data/raw")
@@ -29,21 +32,39 @@ def main() -> None:
         raise InputError(f"{params.PATH}: {error}") from error
     datasets.prepare_dataset(builder, ARCHIVES / builder.name, _announce_download)
     info = datasets.describe_dataset(builder)
-    reports.make_folder(RAW)
-    for split, count in info.num_examples.items():
-        images = np.lib.format.open_memmap(
-            RAW / f"{split}_images.npy", "w+", np.uint8, (count, *info.image_shape)
-        )
-        labels = np.empty(count, np.int64)
-        end = 0
-        with tqdm(total=count, desc=split, unit="image", disable=None) as bar:
-            for image_batch, label_batch in datasets.read_batches(builder, split):
-                start, end = end, end + len(label_batch)
-                images[start:end], labels[start:end] = image_batch, label_batch
-                bar.update(len(label_batch))
-        np.save(RAW / f"{split}_labels.npy", labels)
-        print(f"{split}: {count:,} images of {list(info.image_shape)}")
-    info.write(RAW / "info.json")
+    with replacing(RAW) as partial:
+        partial.mkdir()
+        for split in info.num_examples:
+            _write_split(partial, split, builder, info)
+        info.with_digests(partial).write(partial / "info.json")
+
+
+def _write_split(
+    folder: Path, split: str, builder: tfds.core.DatasetBuilder, info: DatasetInfo
+) -> None:
+    """Writes the images and the labels of a split, batch by batch."""
+    count, shape = info.num_examples[split], info.image_shape
+    with (
+        _open_array(
+            folder / f"{split}_images.npy", np.uint8, (count, *shape)
+        ) as images,
+        _open_array(folder / f"{split}_labels.npy", np.int64, (count,)) as labels,
+        tqdm(total=count, desc=split, unit="image", disable=None) as bar,
+    ):
+        for image_batch, label_batch in datasets.read_batches(builder, split):
+            images.write(image_batch.tobytes())
+            labels.write(label_batch.tobytes())
+            bar.update(len(label_batch))
+    print(f"{split}: {count:,} images of {list(shape)}")
+
+
+def _open_array(path: Path, dtype: type, shape: tuple[int, ...]) -> BinaryIO:
+    """Opens a .npy whose elements are still to be written."""
+    # Not a memory map: where the disk is full, writing to one kills the process.
+    file = path.open("wb")
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file
 
 
 def _announce_download(urls: list[str]) -> None:
@@ -55,5 +76,4 @@ def _announce_download(urls: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_bad_input():
-        main()
+    run_stage(main)

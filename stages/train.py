@@ -6,7 +6,10 @@ models/checkpoint/, metrics/train.json, and in plots/ history.csv, history.png a
 activations.csv.
 """
 
+import hashlib
 import math
+import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,7 +19,7 @@ from tqdm import tqdm
 
 from core_mlp import checkpoints, figures, params, records, reports, training
 from core_mlp.descriptions import DatasetInfo, NetworkInfo
-from core_mlp.errors import exit_on_bad_input
+from core_mlp.errors import run_stage
 from core_mlp.optimizers import Adam
 
 TFRECORDS = Path("data/tfrecords")
@@ -31,6 +34,8 @@ def main() -> None:
     train_params = params.load_params(params.TrainParams)
     device = training.set_up_device()
     info = DatasetInfo.read(TFRECORDS / "info.json")
+    for split in ("train", "validation"):
+        info.check_files(TFRECORDS, split)
     network = NetworkInfo(
         image_shape=info.image_shape,
         hidden_sizes=train_params.hidden_sizes,
@@ -52,45 +57,52 @@ def main() -> None:
     chunks_of_epoch = choose_source(info, train_params)
     validation_examples = _read_split(info, "validation")
     print(f"Training {num_parameters:,} parameters on {device}", flush=True)
-    epochs = training.train(
-        model,
-        optimizer,
-        chunks_of_epoch,
-        validation_examples,
-        epochs=train_params.epochs,
-        batch_size=train_params.batch_size,
-        with_xla=use_xla(device, train_params.precision),
-    )
-    history = []
-    # A bar on a terminal only, a line per epoch anywhere.
-    with tqdm(total=train_params.epochs, unit="epoch", disable=None) as bar:
-        for metrics in epochs:
-            history.append(metrics)
-            tqdm.write(_format_epoch(metrics, train_params.epochs), file=sys.stdout)
-            sys.stdout.flush()
-            bar.update()
+    with checkpoints.exclusive_state(run_key(train_params, info, device)) as state_path:
+        variables = [*model.variables, *optimizer.variables]
+        history = [
+            training.EpochMetrics(int(epoch), *others)
+            for epoch, *others in checkpoints.restore_state(state_path, variables)
+        ]
+        if history:
+            print(f"Going on after epoch {len(history)}, from {state_path}", flush=True)
+        epochs = training.train(
+            model,
+            optimizer,
+            chunks_of_epoch,
+            validation_examples,
+            epochs=range(len(history) + 1, train_params.epochs + 1),
+            batch_size=train_params.batch_size,
+            with_xla=use_xla(device, train_params.precision),
+        )
+        # A bar on a terminal only, a line per epoch anywhere.
+        with tqdm(
+            total=train_params.epochs, initial=len(history), unit="epoch", disable=None
+        ) as bar:
+            for metrics in epochs:
+                history.append(metrics)
+                checkpoints.save_state(state_path, variables, history)
+                tqdm.write(_format_epoch(metrics, train_params.epochs), file=sys.stdout)
+                sys.stdout.flush()
+                bar.update()
+        checkpoints.write_checkpoint(CHECKPOINT, model, network)
+        _write_reports(history)
 
-    checkpoints.write_checkpoint(CHECKPOINT, model, network)
-    columns = training.EpochMetrics._fields[:-1]
-    reports.write_csv(PLOTS / "history.csv", columns, [row[:-1] for row in history])
-    figures.draw_history(PLOTS / "history.png", history)
-    last = history[-1]
-    reports.write_json(
-        METRICS / "train.json",
-        {
-            "train_loss": last.train_loss,
-            "train_accuracy": last.train_accuracy,
-            "validation_loss": last.validation_loss,
-            "validation_accuracy": last.validation_accuracy,
-            "train_epochs": last.epoch,
-        },
-    )
-    x = tf.linspace(-4.0, 4.0, 201)
-    reports.write_csv(
-        PLOTS / "activations.csv",
-        ["x", "relu", "softmax"],
-        zip(x.numpy(), tf.nn.relu(x).numpy(), tf.nn.softmax(x).numpy(), strict=True),
-    )
+
+def run_key(train_params: params.TrainParams, info: DatasetInfo, device: str) -> str:
+    """Digests everything that determines the result of a training."""
+    cpuinfo = Path("/proc/cpuinfo")
+    processor = cpuinfo.read_text().split("\n\n")[0] if cpuinfo.exists() else ""
+    code = [Path(__file__), *sorted(Path(training.__file__).parent.glob("*.py"))]
+    facts = [
+        train_params.model_dump_json(),
+        info.model_dump_json(),  # With the digests of the TFRecords.
+        tf.__version__,
+        device,
+        re.sub(r"(?im)^(cpu MHz|bogomips).*$", "", processor),
+        *(f"{k}={v}" for k, v in sorted(os.environ.items()) if k[:3] in ("TF_", "XLA")),
+        *(path.read_text(encoding="utf-8") for path in code),
+    ]
+    return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:32]
 
 
 def use_xla(device: str, precision: str) -> bool:
@@ -146,6 +158,29 @@ def _read_split(info: DatasetInfo, split: str) -> training.Examples:
     return training.Examples(tf.constant(images), tf.constant(labels))
 
 
+def _write_reports(history: list[training.EpochMetrics]) -> None:
+    columns = training.EpochMetrics._fields[:-1]
+    reports.write_csv(PLOTS / "history.csv", columns, [row[:-1] for row in history])
+    figures.draw_history(PLOTS / "history.png", history)
+    last = history[-1]
+    reports.write_json(
+        METRICS / "train.json",
+        {
+            "train_loss": last.train_loss,
+            "train_accuracy": last.train_accuracy,
+            "validation_loss": last.validation_loss,
+            "validation_accuracy": last.validation_accuracy,
+            "train_epochs": last.epoch,
+        },
+    )
+    x = tf.linspace(-4.0, 4.0, 201)
+    reports.write_csv(
+        PLOTS / "activations.csv",
+        ["x", "relu", "softmax"],
+        zip(x.numpy(), tf.nn.relu(x).numpy(), tf.nn.softmax(x).numpy(), strict=True),
+    )
+
+
 def _format_epoch(metrics: training.EpochMetrics, epochs: int) -> str:
     return (
         f"Epoch {metrics.epoch:>{len(str(epochs))}}/{epochs}: "
@@ -157,5 +192,4 @@ def _format_epoch(metrics: training.EpochMetrics, epochs: int) -> str:
 
 
 if __name__ == "__main__":
-    with exit_on_bad_input():
-        main()
+    run_stage(main)

@@ -17,8 +17,29 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 # TFDS reads this when it is imported: the tests prepare their datasets anew.
 TFDS_DIR = tempfile.TemporaryDirectory()
 os.environ["TFDS_DATA_DIR"] = TFDS_DIR.name
+# Nor do they meet the user's own trainings.
+STATE_DIR = tempfile.TemporaryDirectory()
+os.environ["CORE_MLP_STATE_DIR"] = STATE_DIR.name
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Prints what came of the faults that were injected."""
+    rows = [
+        value
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, [])
+        for key, value in report.user_properties
+        if key == "faults"
+    ]
+    if rows:
+        terminalreporter.section("faults")
+        row = "{:<36} {:>8} {:>8} {:>8} {:>9}".format
+        terminalreporter.line(row("", "injected", "survived", "lost", "bit-equal"))
+        for fault, injected, survived, bit_equal in sorted(rows):
+            lost = injected - survived
+            terminalreporter.line(row(fault, injected, survived, lost, bit_equal))
 
 
 @pytest.fixture(scope="session", autouse=True)

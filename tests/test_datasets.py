@@ -36,7 +36,14 @@ def test_sklearn_digits_are_those_of_scikit_learn(digits_dir):
         )
     )
 
-    assert DatasetInfo.read(raw / "info.json") == DatasetInfo(
+    info = DatasetInfo.read(raw / "info.json")
+    assert sorted(info.sha256) == [
+        "test_images.npy",
+        "test_labels.npy",
+        "train_images.npy",
+        "train_labels.npy",
+    ]
+    assert info.model_copy(update={"sha256": {}}) == DatasetInfo(
         dataset="sklearn_digits",
         version="1.0.0",
         image_shape=(8, 8, 1),
@@ -152,6 +159,31 @@ def test_a_dataset_without_a_test_split_is_refused(tfds_dir, tmp_path):
 
     with pytest.raises(InputError, match="needs the splits train and test; its splits"):
         datasets.prepare_dataset(builder, tmp_path, refuse_download)
+
+
+def test_an_empty_split_is_refused(tmp_path, monkeypatch):
+    builder = datasets.SklearnDigits(data_dir=tmp_path)
+    datasets.prepare_dataset(builder, tmp_path / "none", refuse_download)
+    monkeypatch.setattr(tfds.core.SplitInfo, "num_examples", 0)
+
+    with pytest.raises(
+        InputError, match=r"num_examples.train: Input should be greater"
+    ):
+        datasets.describe_dataset(builder)
+
+
+def test_images_without_a_label_are_refused(tmp_path, monkeypatch):
+    builder = datasets.SklearnDigits(data_dir=tmp_path)
+    generate = datasets.SklearnDigits._generate_examples
+    monkeypatch.setattr(
+        datasets.SklearnDigits,
+        "_generate_examples",
+        lambda self, examples: generate(self, [(i, -1) for i, _ in examples]),
+    )
+    datasets.prepare_dataset(builder, tmp_path / "none", refuse_download)
+
+    with pytest.raises(InputError, match="there are images without a label in test"):
+        list(datasets.read_batches(builder, "test"))
 
 
 def test_a_dataset_of_ours_is_prepared_anew_when_its_code_has_changed(

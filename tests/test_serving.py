@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,10 @@ def saved_model(model, tmp_path):
     folder = tmp_path / "saved_model"
     serving.save_classifier(folder, serving.Classifier(model, NETWORK.image_shape))
     return folder
+
+
+def load(folder):
+    return serving.load_classifier(folder, NETWORK.image_shape, 3)
 
 
 def test_a_checkpoint_brings_back_the_model(model, tmp_path):
@@ -68,8 +74,75 @@ def test_a_damaged_checkpoint_is_refused(model, tmp_path):
         checkpoints.read_checkpoint(folder)
 
 
+def test_the_state_of_a_training_comes_back_to_the_last_bit(tmp_path):
+    variables = [tf.Variable(np.pi), tf.Variable(7, dtype=tf.int64)]
+    history = [[1.0, np.pi], [2.0, 1e-300]]
+    path = tmp_path / "state.npz"
+    checkpoints.save_state(path, variables, history)
+    others = [tf.Variable(0.0), tf.Variable(0, dtype=tf.int64)]
+
+    assert checkpoints.restore_state(path, others) == history
+    assert [v.numpy() for v in others] == [v.numpy() for v in variables]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: content[:700], id="truncated"),
+        pytest.param(
+            lambda content: content[:900] + b"?" + content[901:], id="corrupted"
+        ),
+        pytest.param(lambda content: b"", id="empty"),
+        pytest.param(lambda content: b"no archive at all", id="other"),
+    ],
+)
+def test_a_damaged_state_is_told_and_not_used(tmp_path, capsys, damage):
+    variables = [tf.Variable(tf.random.stateless_normal([200], [0, 0]))]
+    path = tmp_path / "state.npz"
+    checkpoints.save_state(path, variables, [[1.0]])
+    path.write_bytes(damage(path.read_bytes()))
+    others = [tf.Variable(tf.zeros([200]))]
+
+    assert checkpoints.restore_state(path, others) == []
+    assert "damaged, so the training begins anew" in capsys.readouterr().out
+    assert not np.any(others[0].numpy())
+
+
+def test_a_state_has_one_owner_and_goes_with_a_finished_training(monkeypatch):
+    is_waiting = threading.Event()
+    monkeypatch.setattr(
+        checkpoints, "print", lambda *_, **__: is_waiting.set(), raising=False
+    )
+
+    def train_the_same():
+        with checkpoints.exclusive_state("key") as path:
+            return path.exists()
+
+    with ThreadPoolExecutor() as executor:
+        with checkpoints.exclusive_state("key") as path:
+            path.touch()
+            second = executor.submit(train_the_same)
+            assert is_waiting.wait(timeout=60)
+            assert not second.done()
+        assert second.result() is False
+    assert not list(path.parent.iterdir())
+
+
+def test_a_state_stays_when_a_training_fails():
+    def fail():
+        with checkpoints.exclusive_state("key") as path:
+            path.touch()
+            raise InputError
+
+    with pytest.raises(InputError):
+        fail()
+    with checkpoints.exclusive_state("key") as path:
+        assert path.exists()
+        assert len(list(path.parent.iterdir())) == 2
+
+
 def test_the_saved_model_agrees_with_the_model_in_memory(model, saved_model):
-    answers = serving.load_classifier(saved_model)(images=tf.constant(IMAGES))
+    answers = load(saved_model)(images=tf.constant(IMAGES))
 
     logits = model(normalise_images(tf.constant(IMAGES)))
     np.testing.assert_array_equal(answers["classes"], tf.argmax(logits, axis=1))
@@ -93,7 +166,7 @@ def test_the_saved_model_agrees_with_the_model_in_memory(model, saved_model):
     ],
 )
 def test_the_saved_model_refuses_other_images(saved_model, images):
-    classify = serving.load_classifier(saved_model)
+    classify = load(saved_model)
 
     with pytest.raises((TypeError, ValueError, tf.errors.InvalidArgumentError)):
         classify(images=tf.constant(images))
@@ -136,7 +209,7 @@ def test_a_process_without_our_code_can_use_the_saved_model(saved_model, tmp_pat
     assert "outputs['classes'] tensor_info:\n      dtype: DT_INT64" in shown
     assert "outputs['probabilities'] tensor_info:\n      dtype: DT_FLOAT" in shown
     assert answered.returncode == 0, answered.stderr
-    answers = serving.load_classifier(saved_model)(images=tf.constant(IMAGES))
+    answers = load(saved_model)(images=tf.constant(IMAGES))
     for key, answer in answers.items():
         np.testing.assert_allclose(
             np.load(tmp_path / f"answers/{key}.npy"), answer, rtol=1e-6
@@ -147,16 +220,47 @@ def test_a_process_without_our_code_can_use_the_saved_model(saved_model, tmp_pat
 
 def test_a_missing_saved_model_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be loaded") as error:
-        serving.load_classifier(tmp_path)
+        load(tmp_path)
     assert "\n" not in str(error.value)
 
 
 def test_a_saved_model_of_another_signature_is_refused(tmp_path):
     module = tf.Module()
     module.call = tf.function(
-        lambda pixels: pixels, input_signature=[tf.TensorSpec([1], name="pixels")]
+        lambda pixels: {"answers": pixels},
+        input_signature=[tf.TensorSpec([1], name="pixels")],
     )
     tf.saved_model.save(module, str(tmp_path), signatures=module.call)
 
-    with pytest.raises(InputError, match=r"has inputs \['pixels'\]"):
-        serving.load_classifier(tmp_path)
+    with pytest.raises(InputError) as error:
+        load(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: its signature is "
+        "{'pixels': 'float32 [1]', 'answers': 'float32 [1]'}; expected "
+        "{'images': 'uint8 [None, 4, 3, 2]', 'classes': 'int64 [None]', "
+        "'probabilities': 'float32 [None, 3]'}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "num_classes"), [((3, 4, 2), 3), ((4, 3, 2), 4)]
+)
+def test_a_saved_model_of_another_dataset_is_refused(
+    saved_model, image_shape, num_classes
+):
+    with pytest.raises(InputError, match="its signature is"):
+        serving.load_classifier(saved_model, image_shape, num_classes)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["saved_model.pb", "fingerprint.pb", "variables/variables.data-00000-of-00001"],
+)
+def test_a_flipped_bit_in_a_saved_model_is_refused(saved_model, name):
+    content = bytearray((saved_model / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (saved_model / name).write_bytes(content)
+
+    with pytest.raises(InputError, match=r"cannot be loaded|damaged") as error:
+        load(saved_model)
+    assert "\n" not in str(error.value)

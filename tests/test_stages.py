@@ -1,7 +1,9 @@
 """What a user sees of a stage: its log, and one line for what is wrong."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,6 +100,96 @@ def test_a_missing_file_is_named(digits, stage, file):
     assert message_of(stage.main) == f"error: {file}: No such file or directory"
 
 
+def flip_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("stage", "file"),
+    [
+        (preprocess, "data/raw/train_images.npy"),
+        (preprocess, "data/raw/test_labels.npy"),
+        (train, "data/tfrecords/train-00000-of-00001.tfrecord"),
+        (train, "data/tfrecords/validation-00000-of-00001.tfrecord"),
+        (evaluate, "data/tfrecords/test-00000-of-00001.tfrecord"),
+    ],
+)
+@pytest.mark.parametrize("damage", [flip_bit, truncate, Path.unlink])
+def test_a_damaged_file_is_named_and_nothing_is_touched(digits, stage, file, damage):
+    damage(digits / file)
+    before = sorted(digits.rglob("*"))
+
+    message = message_of(stage.main)
+
+    problem = "No such file" if damage is Path.unlink else "damaged, or of another"
+    assert message.startswith(f"error: {file}: {problem}")
+    assert sorted(digits.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda images, labels: (images[:-1], labels), "_images.npy: uint8 [1436, 8, "),
+        (
+            lambda images, labels: (images[:, :, :7], labels),
+            "_images.npy: uint8 [1437, ",
+        ),
+        (lambda images, labels: (images * 1.0, labels), "_images.npy: float64 [1437, "),
+        (
+            lambda images, labels: (images, labels[:-1]),
+            "_labels.npy: int64 [1436]; info",
+        ),
+        (
+            lambda images, labels: (images, labels + 1),
+            "_labels.npy: a label is outside",
+        ),
+        (
+            lambda images, labels: (images, labels - 1),
+            "_labels.npy: a label is outside",
+        ),
+    ],
+)
+def test_arrays_that_are_not_what_they_say_are_refused(digits, change, problem):
+    raw = digits / "data/raw"
+    arrays = change(*(np.load(raw / f"train_{k}.npy") for k in ("images", "labels")))
+    for kind, array in zip(("images", "labels"), arrays, strict=True):
+        np.save(raw / f"train_{kind}.npy", array)
+    info = DatasetInfo.read(raw / "info.json")
+    (raw / "info.json").unlink()
+    info.with_digests(raw).write(raw / "info.json")
+
+    assert f"error: data/raw/train{problem}" in message_of(preprocess.main)
+
+
+def test_a_description_without_a_split_is_refused(digits):
+    path = digits / "data/tfrecords/info.json"
+    path.write_text(path.read_text().replace('"validation', '"valid'))
+
+    assert message_of(train.main) == (
+        "error: data/tfrecords: its description has no files of validation"
+    )
+
+
+def test_a_training_that_diverges_writes_no_model(digits):
+    set_param(digits, "learning_rate: 0.001", "learning_rate: 1.0")
+    set_param(digits, "epsilon: 1.0e-07", "epsilon: 1.0e-30")
+    set_param(digits, "- 700\n- 500", "".join(["- 64\n"] * 40))
+    before = sorted(digits.rglob("*"))
+
+    assert re.fullmatch(
+        r"error: training diverged: the loss of epoch \d+, step \d+ is not finite; "
+        "try a smaller learning_rate",
+        message_of(train.main),
+    )
+    assert sorted(digits.rglob("*")) == before
+
+
 def test_an_unreadable_file_is_named(digits):
     (digits / "params.yaml").unlink()
     (digits / "params.yaml").mkdir()
@@ -149,7 +241,7 @@ def test_more_images_than_the_memory_budget_are_streamed(digits, monkeypatch, ca
         image_shape=(24, 24, 1),
         class_names=tuple("0123456789"),
         num_examples={"train": 3000, "validation": 3000},
-    ).write(digits / "data/tfrecords/info.json")
+    ).with_digests(digits / "data/tfrecords").write(digits / "data/tfrecords/info.json")
     set_param(digits, "epochs: 10", "epochs: 3")
     set_param(digits, "- 700\n- 500", "- 32")
     set_param(digits, "memory_budget: 4096", "memory_budget: 1")

@@ -56,12 +56,18 @@ def new_model_and_optimizer(learning_rate=1e-3):
 
 
 def train(model, optimizer, examples, **changes):
-    settings = {"epochs": 2, "batch_size": 16} | changes
+    settings = {"epochs": range(1, 3), "batch_size": 16} | changes
 
     def chunks_of_epoch(epoch):
         yield examples, training.epoch_order(len(examples.labels), [7, epoch])
 
     return list(training.train(model, optimizer, chunks_of_epoch, examples, **settings))
+
+
+def chunks_of(examples, *bounds):
+    for start, end in itertools.pairwise(bounds):
+        part = Examples(*(tensor[start:end] for tensor in examples))
+        yield part, tf.range(end - start)
 
 
 compiled_steps = tf.function(training.train_steps, jit_compile=True)
@@ -121,7 +127,7 @@ def test_the_epoch_is_the_same_as_a_plain_eager_loop():
     examples = random_examples(40)
     model, optimizer = new_model_and_optimizer()
     order = training.epoch_order(40, [7, 1]).numpy()
-    our_sum, our_correct = compiled_steps(
+    our_sum, our_correct, num_finite_steps = compiled_steps(
         model, optimizer, examples, tf.constant(order), 16
     )
 
@@ -141,6 +147,7 @@ def test_the_epoch_is_the_same_as_a_plain_eager_loop():
 
     np.testing.assert_allclose(our_sum, loss_sum, rtol=1e-6)
     assert our_correct == num_correct
+    assert num_finite_steps == 3
     for ours, theirs in zip(model.variables, eager.variables, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
@@ -156,7 +163,7 @@ def test_the_epoch_is_traced_once_with_a_short_last_batch_too():
     model = MLP(16, [32, 3], seed=1)
     optimizer = CountedAdam(model.trainable_variables)
 
-    train(model, optimizer, random_examples(40), epochs=4)
+    train(model, optimizer, random_examples(40), epochs=range(1, 5))
 
     assert optimizer.num_traces == 1
     assert optimizer.t == 12
@@ -196,7 +203,7 @@ def test_the_network_learns_32_images_by_heart():
     examples = random_examples(32)
     model, optimizer = new_model_and_optimizer(learning_rate=1e-2)
 
-    history = train(model, optimizer, examples, epochs=150)
+    history = train(model, optimizer, examples, epochs=range(1, 151))
 
     assert history[-1].validation_accuracy == 1.0
     assert history[-1].validation_loss < 0.05
@@ -218,14 +225,14 @@ def test_examples_in_parts_are_examples_at_once():
     examples = random_examples(100)
 
     def train_in_parts(*bounds):
-        def chunks_of_epoch(epoch):
-            for start, end in itertools.pairwise(bounds):
-                part = Examples(*(tensor[start:end] for tensor in examples))
-                yield part, tf.range(end - start)
-
         model, optimizer = new_model_and_optimizer()
         (metrics,) = training.train(
-            model, optimizer, chunks_of_epoch, examples, epochs=1, batch_size=16
+            model,
+            optimizer,
+            lambda epoch: chunks_of(examples, *bounds),
+            examples,
+            epochs=[1],
+            batch_size=16,
         )
         return metrics[:-1]
 
@@ -240,14 +247,48 @@ def test_the_network_learns_in_bfloat16_too(with_xla):
     model = MLP(16, [32, 3], product_dtype=tf.bfloat16, seed=1)
     optimizer = Adam(model.trainable_variables, learning_rate=1e-2)
 
-    history = train(model, optimizer, examples, epochs=150, with_xla=with_xla)
+    history = train(model, optimizer, examples, epochs=range(1, 151), with_xla=with_xla)
 
     assert history[-1].validation_accuracy == 1.0
 
 
-def test_a_loss_that_is_not_finite_ends_the_training():
-    model, optimizer = new_model_and_optimizer()
-    model.layers[-1].bias.assign([np.nan, 0.0, 0.0])
+class Diverging(Adam):
+    """Makes the parameters not a number after some steps."""
 
-    with pytest.raises(InputError, match=r"diverged in epoch 1: .*learning_rate"):
-        train(model, optimizer, random_examples(32))
+    last_step = 2
+
+    def apply_gradients(self, gradients, parameters):
+        super().apply_gradients(gradients, parameters)
+        last = parameters[-1]
+        last.assign(tf.where(self.t == self.last_step, np.nan, last))
+
+
+@pytest.mark.parametrize(
+    ("last_step", "place"),
+    [
+        (2, "the loss of epoch 1, step 3 is"),
+        (5, "the loss of epoch 2, step 3 is"),
+        (6, "the validation loss after epoch 2 is"),
+    ],
+)
+@pytest.mark.parametrize("bounds", [(0, 40), (0, 16, 40)])
+def test_a_loss_that_is_not_finite_is_told_with_its_step(bounds, last_step, place):
+    examples = random_examples(40)
+    model = MLP(16, [32, 3], seed=1)
+    optimizer = Diverging(model.trainable_variables)
+    optimizer.last_step = last_step
+
+    with pytest.raises(InputError) as error:
+        list(
+            training.train(
+                model,
+                optimizer,
+                lambda epoch: chunks_of(examples, *bounds),
+                examples,
+                epochs=[1, 2],
+                batch_size=16,
+            )
+        )
+    assert str(error.value) == (
+        f"training diverged: {place} not finite; try a smaller learning_rate"
+    )

@@ -1,14 +1,21 @@
-"""The trained variables on disk, with what it takes to build their network."""
+"""The trained variables on disk, and the state of a training on its way there."""
 
 import math
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+import platformdirs
 import tensorflow as tf
+from filelock import FileLock, Timeout
 
 from core_mlp.descriptions import NetworkInfo
 from core_mlp.errors import InputError
 from core_mlp.layers import MLP
-from core_mlp.reports import make_folder
+from core_mlp.outputs import replacing
 
 VARIABLES = "variables"
 DESCRIPTION = "network.json"
@@ -34,9 +41,10 @@ def write_checkpoint(folder: Path, model: MLP, network: NetworkInfo) -> None:
       model: The trained model.
       network: From which `build_model` builds it.
     """
-    make_folder(folder)
-    tf.train.Checkpoint(model=model).write(str(folder / VARIABLES))
-    network.write(folder / DESCRIPTION)
+    with replacing(folder, tf.errors.OpError) as partial:
+        partial.mkdir()
+        tf.train.Checkpoint(model=model).write(str(partial / VARIABLES))
+        network.write(partial / DESCRIPTION)
 
 
 def read_checkpoint(folder: Path) -> tuple[MLP, NetworkInfo]:
@@ -55,3 +63,79 @@ def read_checkpoint(folder: Path) -> tuple[MLP, NetworkInfo]:
         problem = str(error).strip().splitlines()[0]
         raise InputError(f"{path}: does not fit {DESCRIPTION}: {problem}") from error
     return model, network
+
+
+@contextmanager
+def exclusive_state(key: str) -> Iterator[Path]:
+    """Gives the place for a training's state to one process at a time.
+
+    It is in `$CORE_MLP_STATE_DIR`, by default in the user's folder for such things:
+    outside the repository, so that any copy of it can go on with the training. If the
+    block ends well, the state is removed.
+
+    Args:
+      key: What tells this training from all others.
+
+    Yields:
+      A path, at which there may be the state of a training that was interrupted.
+
+    Raises:
+      OSError: If the folder cannot be written to.
+    """
+    folder = os.environ.get("CORE_MLP_STATE_DIR") or platformdirs.user_state_path()
+    path = Path(folder) / "core_mlp" / f"{key}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print("Waiting for another process that trains the very same", flush=True)
+        lock.acquire()
+    try:
+        yield path
+        path.unlink(missing_ok=True)
+    finally:
+        # Those who wait for it notice that it is gone, and make a new one.
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def save_state(
+    path: Path, variables: Sequence[tf.Variable], history: Sequence[Sequence[float]]
+) -> None:
+    """Saves the state of a training.
+
+    Args:
+      path: A .npz, replaced as a whole.
+      variables: Of model and optimizer.
+      history: A row of numbers for each epoch.
+
+    Raises:
+      OSError: If it cannot be written.
+    """
+    arrays = [np.array(history), *(variable.numpy() for variable in variables)]
+    with replacing(path) as partial:
+        np.savez(partial, *arrays)
+
+
+def restore_state(path: Path, variables: Sequence[tf.Variable]) -> list[list[float]]:
+    """Restores the state of a training, if there is one that is whole.
+
+    Args:
+      path: From `save_state`.
+      variables: Are assigned the values that they had.
+
+    Returns:
+      The history; empty if the training has to begin anew.
+    """
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            history, *values = (arrays[f"arr_{n}"] for n in range(len(variables) + 1))
+    except FileNotFoundError:
+        return []
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
+        print(f"{path}: damaged, so the training begins anew: {error}")
+        return []
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    return history.tolist()

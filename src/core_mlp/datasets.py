@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
+from pydantic import ValidationError
 
-from core_mlp.descriptions import DatasetInfo
+from core_mlp.descriptions import DatasetInfo, first_problem
 from core_mlp.errors import InputError
 
 READ_BATCH_SIZE = 1024
@@ -101,23 +102,27 @@ def prepare_dataset(
     config = tfds.download.DownloadConfig(
         manual_dir=archives_dir, try_download_gcs=False
     )
-    if type(builder).__module__ == __name__:
+    is_ours = type(builder).__module__ == __name__
+    if is_ours:
         # TFDS would reuse what another state of our code has prepared.
         config.download_mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
+    try:
         builder.download_and_prepare(download_config=config)
-    else:
-        try:
-            builder.download_and_prepare(download_config=config)
-        # TFDS's many builders raise whatever their many sources make them raise.
-        except Exception as error:
-            problem = f"{type(error).__name__}: {_first_line(error)}"
-            problem = textwrap.shorten(problem, 200, placeholder=" ...")
-            if missing:
-                names = ", ".join(Path(url).name for url in missing)
-                problem += f"; without a network, put into {archives_dir}: {names}"
-            raise InputError(
-                f"dataset = {builder.name}: cannot be prepared: {problem}"
-            ) from error
+    # TFDS's many builders raise whatever their many sources make them raise.
+    except Exception as error:
+        import tensorflow as tf
+
+        # A fault of ours keeps its traceback, but a full disk is none.
+        if is_ours and not isinstance(error.__cause__, (OSError, tf.errors.OpError)):
+            raise
+        problem = f"{type(error).__name__}: {_first_line(error)}"
+        problem = textwrap.shorten(problem, 300, placeholder=" ...")
+        if missing:
+            names = ", ".join(Path(url).name for url in missing)
+            problem += f"; without a network, put into {archives_dir}: {names}"
+        raise InputError(
+            f"dataset = {builder.name}: cannot be prepared: {problem}"
+        ) from error
     if not {"train", "test"} <= set(builder.info.splits):
         raise InputError(
             f"dataset = {builder.name}: needs the splits train and test; its splits "
@@ -126,17 +131,24 @@ def prepare_dataset(
 
 
 def describe_dataset(builder: tfds.core.DatasetBuilder) -> DatasetInfo:
-    """Describes a prepared dataset."""
+    """Describes a prepared dataset.
+
+    Raises:
+      InputError: If a split is empty, or there are fewer than two classes.
+    """
     info = builder.info
-    return DatasetInfo(
-        dataset=info.full_name.removesuffix(f"/{info.version}"),
-        version=str(info.version),
-        image_shape=info.features["image"].shape,
-        class_names=info.features["label"].names,
-        num_examples={
-            split: info.splits[split].num_examples for split in ("train", "test")
-        },
-    )
+    try:
+        return DatasetInfo(
+            dataset=info.full_name.removesuffix(f"/{info.version}"),
+            version=str(info.version),
+            image_shape=info.features["image"].shape,
+            class_names=info.features["label"].names,
+            num_examples={
+                split: info.splits[split].num_examples for split in ("train", "test")
+            },
+        )
+    except ValidationError as error:
+        raise InputError(f"dataset = {builder.name}: {first_problem(error)}") from error
 
 
 def read_batches(
@@ -150,6 +162,9 @@ def read_batches(
 
     Yields:
       `[B, H, W, C]` uint8 images and `[B]` int64 labels.
+
+    Raises:
+      InputError: If an image has no label; TFDS has -1 for it.
     """
     # One file after the other: the order does not depend on the number of shards
     # that are read at a time.
@@ -165,6 +180,10 @@ def read_batches(
         split=split, batch_size=READ_BATCH_SIZE, read_config=read_config
     )
     for batch in tfds.as_numpy(dataset):
+        if batch["label"].min() < 0:
+            raise InputError(
+                f"dataset = {builder.name}: there are images without a label in {split}"
+            )
         yield batch["image"], batch["label"]
 
 

@@ -1,5 +1,6 @@
 """The JSON files by which the stages describe their outputs to one another."""
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -28,9 +29,7 @@ class Description(BaseModel):
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            raise InputError(f"{path}: {key}: {first['msg']}") from error
+            raise InputError(f"{path}: {first_problem(error)}") from error
 
     def write(self, path: Path) -> None:
         """Writes the description."""
@@ -46,6 +45,8 @@ class DatasetInfo(Description):
       image_shape: Height, width and channels of every image.
       class_names: Name of each class; a label is an index into them.
       num_examples: Of each split.
+      sha256: Digest of each file beside the description, by its name; the name begins
+        with that of the split.
     """
 
     dataset: str
@@ -53,6 +54,32 @@ class DatasetInfo(Description):
     image_shape: ImageShape
     class_names: ClassNames
     num_examples: dict[str, PositiveInt]
+    sha256: dict[str, str] = {}
+
+    def with_digests(self, folder: Path) -> Self:
+        """Returns the description with the digests of the files in a folder."""
+        paths = sorted(folder.iterdir())
+        return self.model_copy(
+            update={"sha256": {path.name: _digest(path) for path in paths}}
+        )
+
+    def check_files(self, folder: Path, split: str) -> None:
+        """Checks that the files of a split are the ones that were described.
+
+        Raises:
+          InputError: If there is no such split, or a file is another one.
+          OSError: If a file cannot be read.
+        """
+        names = [name for name in self.sha256 if name.startswith(split)]
+        if split not in self.num_examples or not names:
+            raise InputError(f"{folder}: its description has no files of {split}")
+        for name in names:
+            found = _digest(folder / name)
+            if found != self.sha256[name]:
+                raise InputError(
+                    f"{folder / name}: damaged, or of another dataset: its SHA-256 is "
+                    f"{found}; its description has {self.sha256[name]}"
+                )
 
 
 class NetworkInfo(Description):
@@ -67,3 +94,14 @@ class NetworkInfo(Description):
     image_shape: ImageShape
     hidden_sizes: tuple[PositiveInt, ...]
     class_names: ClassNames
+
+
+def first_problem(error: ValidationError) -> str:
+    """Returns the first of the problems of a description as one line."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,8 +1,14 @@
-"""What a user can put right: one line on stderr instead of a traceback."""
+"""How a stage ends: on bad input in one line, and never without DVC."""
 
+import os
 import sys
-from collections.abc import Iterator
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+PARENT_CHECK_SECONDS = 0.2
 
 
 class InputError(Exception):
@@ -10,6 +16,19 @@ class InputError(Exception):
 
     The message is one line: what was wrong, where, and what is allowed.
     """
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Runs a stage as a process: on bad input one line, and its end if DVC is killed.
+
+    Args:
+      main: The stage.
+    """
+    if "DVC_STAGE" in os.environ:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    with exit_on_bad_input():
+        _check_temporary_folder()
+        main()
 
 
 @contextmanager
@@ -28,3 +47,24 @@ def exit_on_bad_input() -> Iterator[None]:
         sys.exit(f"error: {where}{error.strerror or error}")
     except KeyboardInterrupt:
         sys.exit("error: interrupted")
+
+
+def _check_temporary_folder() -> None:
+    """Raises OSError unless there is room in it.
+
+    Without, TensorFlow's AutoGraph goes on with a warning, and fails in odd ways.
+    """
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(bytes(2**14))
+    except OSError as error:
+        error.filename = tempfile.gettempdir()
+        raise
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent has ended, so that no second one meets it."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_SECONDS)
+    os._exit(1)

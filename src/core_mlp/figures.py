@@ -10,6 +10,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from core_mlp.outputs import replacing
+
 DPI = 120
 
 
@@ -128,5 +130,5 @@ def _tilt_long_labels(axes: Axes, names: Sequence[str]) -> None:
 
 def _save(figure: Figure, path: Path) -> None:
     """Writes a figure; the same drawing gives the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=DPI)

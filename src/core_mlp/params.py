@@ -6,11 +6,12 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from core_mlp.errors import InputError
 
 PATH = Path("params.yaml")
+# Of one file, told in one message.
+MAX_PROBLEMS = 3
 
 # The bounds keep each value, and 1 - beta, distinct from 0 and 1 in float32.
 PositiveFraction = Annotated[float, Field(ge=1e-30, le=1.0)]
@@ -85,9 +86,12 @@ def load_params(
         another type or out of range. The message names file, key and value.
       OSError: If the file cannot be read.
     """
+    content = path.read_bytes()
     try:
-        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except (YAMLError, ValueError, RecursionError) as error:
+        values = YAML(typ="safe", pure=True).load(content.decode("utf-8"))
+    # Besides YAMLError the parser lets pass what its parts raise: ValueError for a date
+    # that there is not, IndexError for an empty !!int, RecursionError, and so on.
+    except Exception as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or type(error).__name__
@@ -97,8 +101,11 @@ def load_params(
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(_describe(details) for details in error.errors())
-        raise InputError(f"{path}: {problems}") from error
+        errors = error.errors()
+        problems = [_describe(details) for details in errors[:MAX_PROBLEMS]]
+        if len(errors) > MAX_PROBLEMS:
+            problems.append(f"and {len(errors) - MAX_PROBLEMS} more")
+        raise InputError(f"{path}: {'; '.join(problems)}") from error
     return stage_params(
         **{name: getattr(params, name) for name in stage_params.model_fields}
     )
@@ -106,7 +113,7 @@ def load_params(
 
 def _describe(details: dict) -> str:
     """Returns one validation error as `key = value: what is allowed`."""
-    key = ".".join(str(part) for part in details["loc"])
+    key = ".".join(reprlib.repr(part).strip("'") for part in details["loc"])
     if details["type"] == "missing":
         return f"{key}: this key is missing"
     if details["type"] == "extra_forbidden":

@@ -2,35 +2,32 @@
 
 import csv
 import json
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from core_mlp.outputs import replacing
+
 # Digits after the point: below what any of our test sets can resolve, and few enough
 # to read.
 DIGITS = 6
 
 
-def make_folder(path: Path) -> None:
-    """Makes an empty folder, in place of what was there."""
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
-
-
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Writes a flat mapping as JSON, one key a line, floats rounded."""
     rounded = {key: _round(value) for key, value in values.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rounded, indent=2) + "\n", encoding="utf-8")
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(rounded, indent=2) + "\n", encoding="utf-8")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
     """Writes a header and rows as CSV with Unix line ends, floats rounded."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with (
+        replacing(path) as partial,
+        partial.open("w", encoding="utf-8", newline="") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows([_round(value) for value in row] for row in rows)

@@ -1,18 +1,21 @@
 """The model as it is shipped: raw images in, classes and probabilities out."""
 
+import hashlib
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.fingerprint_pb2 import FingerprintDef
 
 from core_mlp.errors import InputError
 from core_mlp.images import normalise_images
 from core_mlp.layers import MLP
-from core_mlp.reports import make_folder
+from core_mlp.outputs import replacing
 
+FINGERPRINT = "fingerprint.pb"
 NUM_CHECK_IMAGES = 256
 
 
@@ -65,25 +68,35 @@ def save_classifier(folder: Path, classifier: Classifier) -> None:
     Raises:
       RuntimeError: If the saved model does not agree with the one in memory.
     """
-    make_folder(folder)
-    tf.saved_model.save(classifier, str(folder), signatures=classifier.classify)
-    _fix_fingerprint(folder / "fingerprint.pb")
+    with replacing(folder, tf.errors.OpError) as partial:
+        tf.saved_model.save(classifier, str(partial), signatures=classifier.classify)
+        _fix_fingerprint(partial)
 
-    spec = classifier.classify.input_signature[0]
-    images = np.random.default_rng(0).integers(
-        0, 256, [NUM_CHECK_IMAGES, *spec.shape[1:]], np.uint8
-    )
-    expected = classifier.classify(tf.constant(images))
-    reloaded = load_classifier(folder)(images=tf.constant(images))
-    if not (
-        np.array_equal(reloaded["classes"], expected["classes"])
-        and np.allclose(reloaded["probabilities"], expected["probabilities"])
-    ):
-        raise RuntimeError(f"{folder}: differs from the model that was saved.")
+        image_shape = classifier.classify.input_signature[0].shape[1:].as_list()
+        images = np.random.default_rng(0).integers(
+            0, 256, [NUM_CHECK_IMAGES, *image_shape], np.uint8
+        )
+        expected = classifier.classify(tf.constant(images))
+        num_classes = expected["probabilities"].shape[1]
+        reloaded = load_classifier(partial, image_shape, num_classes)(
+            images=tf.constant(images)
+        )
+        if not (
+            np.array_equal(reloaded["classes"], expected["classes"])
+            and np.allclose(reloaded["probabilities"], expected["probabilities"])
+        ):
+            raise RuntimeError(f"{folder}: differs from the model that was saved.")
 
 
-def load_classifier(folder: Path) -> Callable[..., dict[str, tf.Tensor]]:
+def load_classifier(
+    folder: Path, image_shape: Sequence[int], num_classes: int
+) -> Callable[..., dict[str, tf.Tensor]]:
     """Loads the signature `serving_default` of a SavedModel.
+
+    Args:
+      folder: The SavedModel.
+      image_shape: Height, width and channels that it must take.
+      num_classes: That it must tell apart.
 
     Returns:
       A function from the keyword `images` to a dict; see `Classifier.classify`.
@@ -96,20 +109,48 @@ def load_classifier(folder: Path) -> Callable[..., dict[str, tf.Tensor]]:
     except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
         problem = str(error).strip().splitlines()[0]
         raise InputError(f"{folder}: cannot be loaded: {problem}") from error
-    inputs = set(signature.structured_input_signature[1])
-    outputs = set(signature.structured_outputs)
-    if inputs != {"images"} or outputs != {"classes", "probabilities"}:
-        raise InputError(
-            f"{folder}: has inputs {sorted(inputs)} and outputs {sorted(outputs)}; "
-            "expected images, and classes and probabilities"
-        )
+    specs = signature.structured_input_signature[1] | signature.structured_outputs
+    found = {name: _describe(spec) for name, spec in specs.items()}
+    expected = {
+        "images": f"uint8 {[None, *image_shape]}",
+        "classes": f"int64 {[None]}",
+        "probabilities": f"float32 {[None, num_classes]}",
+    }
+    if found != expected:
+        raise InputError(f"{folder}: its signature is {found}; expected {expected}")
+    # TensorFlow checks the variables only; a graph with a flipped bit may load.
+    fingerprint, content_uuid = _read_fingerprint(folder)
+    if fingerprint.uuid != content_uuid:
+        raise InputError(f"{folder}: damaged: {FINGERPRINT} is of other files")
     return signature
 
 
-def _fix_fingerprint(path: Path) -> None:
-    """Replaces the random uuid of a SavedModel by one derived from its hashes."""
-    fingerprint = FingerprintDef.FromString(path.read_bytes())
-    fingerprint.ClearField("uuid")
-    content = fingerprint.SerializeToString(deterministic=True)
-    fingerprint.uuid = str(uuid.uuid5(uuid.NAMESPACE_OID, content.hex()))
-    path.write_bytes(fingerprint.SerializeToString(deterministic=True))
+def _describe(spec: tf.TensorSpec) -> str:
+    return f"{spec.dtype.name} {spec.shape.as_list()}"
+
+
+def _fix_fingerprint(folder: Path) -> None:
+    """Replaces the random uuid of a SavedModel by one derived from its content."""
+    fingerprint, content_uuid = _read_fingerprint(folder)
+    fingerprint.uuid = content_uuid
+    (folder / FINGERPRINT).write_bytes(
+        fingerprint.SerializeToString(deterministic=True)
+    )
+
+
+def _read_fingerprint(folder: Path) -> tuple[FingerprintDef, str]:
+    """Returns the fingerprint of a SavedModel, and a uuid derived from its content."""
+    path = folder / FINGERPRINT
+    try:
+        fingerprint = FingerprintDef.FromString(path.read_bytes())
+    except DecodeError as error:
+        raise InputError(f"{path}: {error}") from error
+    without_uuid = FingerprintDef()
+    without_uuid.CopyFrom(fingerprint)
+    without_uuid.ClearField("uuid")
+    digest = hashlib.sha256(without_uuid.SerializeToString(deterministic=True))
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != FINGERPRINT:
+            digest.update(path.relative_to(folder).as_posix().encode())
+            digest.update(path.read_bytes())
+    return fingerprint, str(uuid.uuid5(uuid.NAMESPACE_OID, digest.hexdigest()))

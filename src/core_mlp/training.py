@@ -145,7 +145,7 @@ def train_steps(
     examples: Examples,
     order: tf.Tensor,
     batch_size: int,
-) -> tuple[tf.Tensor, tf.Tensor]:
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Trains on every example once, in mini-batches.
 
     To be compiled by `tf.function`: examples and variables stay on the device then,
@@ -160,12 +160,14 @@ def train_steps(
 
     Returns:
       Sum of the losses and number of right answers, float64 scalars; each example
-      counts as it was when it was trained on.
+      counts as it was when it was trained on. And an int32 scalar: the number of steps
+      before the first whose loss is not finite.
     """
     parameters = model.trainable_variables
     indices, weights = cut_batches(order, batch_size)
     loss_sum = tf.constant(0.0, tf.float64)
     num_correct = tf.constant(0.0, tf.float64)
+    num_finite_steps = tf.constant(len(indices))
     for step in tf.range(len(indices)):
         labels = tf.gather(examples.labels, indices[step])
         inputs = normalise_images(tf.gather(examples.images, indices[step]))
@@ -177,7 +179,12 @@ def train_steps(
         loss_sum += tf.cast(tf.reduce_sum(losses), tf.float64)
         is_correct = mark_correct(labels, logits) * weights[step]
         num_correct += tf.cast(tf.reduce_sum(is_correct), tf.float64)
-    return loss_sum, num_correct
+        num_finite_steps = tf.where(
+            tf.math.is_finite(loss),
+            num_finite_steps,
+            tf.minimum(num_finite_steps, step),
+        )
+    return loss_sum, num_correct, num_finite_steps
 
 
 def evaluate(
@@ -213,7 +220,7 @@ def train(
     chunks_of_epoch: Callable[[int], Iterable[tuple[Examples, tf.Tensor]]],
     validation_examples: Examples,
     *,
-    epochs: int,
+    epochs: Iterable[int],
     batch_size: int,
     with_xla: bool = True,
 ) -> Iterator[EpochMetrics]:
@@ -225,7 +232,7 @@ def train(
       chunks_of_epoch: From the number of an epoch, from 1, to the training examples:
         all at once or in parts, each with an order for `train_steps`.
       validation_examples: The validation split.
-      epochs: Passes over the training split.
+      epochs: The number of each epoch; an interrupted training goes on with the next.
       batch_size: Examples per step.
       with_xla: Compile training and evaluation with XLA.
 
@@ -239,28 +246,25 @@ def train(
         tf.function(function, jit_compile=with_xla or None)
         for function in (train_steps, evaluate)
     )
-    for epoch in range(1, epochs + 1):
+    for epoch in epochs:
         start = time.perf_counter()
-        num_examples, loss_sum, num_correct = 0, 0.0, 0.0
+        num_examples, loss_sum, num_correct, finite_steps = 0, 0.0, 0.0, []
         for examples, order in chunks_of_epoch(epoch):
-            losses, correct = compiled_steps(
+            losses, correct, num_finite_steps = compiled_steps(
                 model, optimizer, examples, order, batch_size
             )
             num_examples += len(order)
             # Still tensors: the next chunk can be made ready while this one runs.
             loss_sum += losses
             num_correct += correct
+            finite_steps.append((num_finite_steps, math.ceil(len(order) / batch_size)))
         train_loss = float(loss_sum) / num_examples
         train_accuracy = float(num_correct) / num_examples
         seconds = time.perf_counter() - start
         validation_loss, validation_accuracy = map(
             float, compiled_evaluation(model, validation_examples)
         )
-        if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
-            raise InputError(
-                f"training diverged in epoch {epoch}: train_loss = {train_loss}, "
-                f"validation_loss = {validation_loss}; try a smaller learning_rate"
-            )
+        _check_finite(epoch, finite_steps, validation_loss)
         yield EpochMetrics(
             epoch,
             train_loss,
@@ -268,4 +272,31 @@ def train(
             train_accuracy,
             validation_accuracy,
             num_examples / seconds,
+        )
+
+
+def _check_finite(
+    epoch: int, finite_steps: list[tuple[tf.Tensor, int]], validation_loss: float
+) -> None:
+    """Raises InputError if an epoch had a loss that is not finite.
+
+    Args:
+      epoch: Its number.
+      finite_steps: Of each chunk, the steps before the first whose loss is not finite,
+        and all steps.
+      validation_loss: After the last step.
+    """
+    hint = "try a smaller learning_rate"
+    step = 1
+    for num_finite_steps, num_steps in finite_steps:
+        step += int(num_finite_steps)
+        if num_finite_steps < num_steps:
+            raise InputError(
+                f"training diverged: the loss of epoch {epoch}, step {step} is not "
+                f"finite; {hint}"
+            )
+    if not math.isfinite(validation_loss):
+        raise InputError(
+            f"training diverged: the validation loss after epoch {epoch} is not "
+            f"finite; {hint}"
         )

@@ -1,0 +1,328 @@
+"""Faults on the real pipeline: killed, started twice, out of room, in other hands."""
+
+import itertools
+import os
+import random
+import re
+import shutil
+import subprocess
+import time
+
+import psutil
+import pytest
+import yaml
+from conftest import ENVIRONMENT, copy_repository, run, stages_run, try_to_run
+
+STAGES = ("fetch", "preprocess", "train", "export", "evaluate")
+# Small outputs, and training long enough to be hit in.
+PARAMS = {
+    "dataset": "sklearn_digits",
+    "validation_size": 300,
+    "hidden_sizes": [128],
+    "batch_size": 4,
+    "epochs": 10,
+}
+TIMEOUT = 120
+copy_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """A repository in which nothing has gone wrong, and how long each stage took."""
+    folder = copy_repository(tmp_path_factory.mktemp("reference"))
+    params = yaml.safe_load((folder / "params.yaml").read_text()) | PARAMS
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    starts = []
+    with start(folder, "dvc", "repro") as process:
+        for line in process.stdout:
+            if stages_run(line) or line.startswith("Use `dvc push`"):
+                starts.append(time.monotonic())
+    assert process.returncode == 0
+    run("git", "add", "--all", cwd=folder)
+    run("git", "commit", "--quiet", "--message", "A result", cwd=folder)
+    seconds = [end - begin for begin, end in itertools.pairwise(starts)]
+    return folder, dict(zip(STAGES, seconds, strict=True))
+
+
+@pytest.fixture
+def broken_copies(reference, tmp_path_factory):
+    """Makes copies in which a stage has to run: nothing of its outputs is left."""
+    folder, _ = reference
+
+    def copy_without(stage):
+        copy = tmp_path_factory.mktemp("copy") / f"repository{next(copy_numbers)}"
+        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("runs", "tmp"))
+        lock = yaml.safe_load((copy / "dvc.lock").read_text())
+        for out in lock["stages"][stage]["outs"]:
+            path = copy / out["path"]
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            md5 = out["md5"]
+            cached = copy / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+            cached.unlink(missing_ok=True)
+        return copy
+
+    return copy_without
+
+
+def start(folder, *command, **environment):
+    """Starts a command in a session of its own."""
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | ENVIRONMENT | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def snapshot(folder):
+    """Returns the bytes of dvc.lock and of everything that the stages write."""
+    files = [folder / "dvc.lock"]
+    for name in ("data", "models", "metrics", "plots"):
+        files += [path for path in (folder / name).rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + TIMEOUT
+    while not (result := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return result
+
+
+def find_stage(dvc, stage):
+    """Returns the Python process of a stage among the children of a dvc, if any."""
+    for child in psutil.Process(dvc.pid).children(recursive=True):
+        try:
+            if child.cmdline()[1:] == ["-m", f"stages.{stage}"]:
+                return child
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return None
+
+
+def kill_in_stage(folder, stage, seconds, *, with_dvc):
+    """Runs the pipeline and kills a stage, or DVC, some seconds into the stage."""
+    dvc = start(folder, "dvc", "repro")
+    process = wait_for(lambda: find_stage(dvc, stage) or dvc.poll() is not None)
+    assert isinstance(process, psutil.Process), dvc.stdout.read()
+    time.sleep(seconds)
+    if with_dvc or not process.is_running():
+        dvc.kill()
+    else:
+        process.kill()
+    output = dvc.communicate()[0]
+    assert dvc.wait() != 0, output
+    # A stage whose dvc was killed does not live on.
+    wait_for(lambda: not process.is_running() or process.status() == "zombie")
+    return output
+
+
+def finish(folder):
+    """Runs the pipeline to its end."""
+    output = run("dvc", "repro", cwd=folder)
+    assert "up to date" in run("dvc", "status", cwd=folder)
+    assert run("git", "status", "--porcelain", cwd=folder) == ""
+    return output
+
+
+@pytest.fixture
+def report_faults(record_property):
+    """Notes a line for the table at the end, then fails if anything was lost."""
+
+    def report(fault, expected, results):
+        bit_equal = sum(result == expected for result in results)
+        record_property("faults", [fault, len(results), len(results), bit_equal])
+        assert bit_equal == len(results)
+
+    return report
+
+
+def test_a_training_killed_again_and_again_ends_with_the_same_bytes(
+    reference, broken_copies, report_faults
+):
+    folder, seconds = reference
+    rng = random.Random(0)
+    copy = broken_copies("train")
+    for with_dvc in (False, True, False):
+        kill_in_stage(
+            copy, "train", rng.uniform(0, seconds["train"]), with_dvc=with_dvc
+        )
+
+    finish(copy)
+
+    report_faults(
+        "train killed, three times in a row", snapshot(folder), [snapshot(copy)]
+    )
+
+
+def test_a_training_killed_in_epoch_7_goes_on_with_epoch_7(reference, broken_copies):
+    folder, _ = reference
+    copy = broken_copies("train")
+    with start(copy, "dvc", "repro") as dvc:
+        for line in dvc.stdout:
+            if line.startswith("Epoch  6/10"):
+                find_stage(dvc, "train").kill()
+    assert dvc.returncode != 0
+
+    # In another folder, as for an experiment of the queue.
+    other = shutil.copytree(copy, copy.with_name("other"))
+    output = finish(other)
+
+    epochs = re.findall(r"^Epoch +(\d+)/10", output, re.M)
+    assert epochs in (["7", "8", "9", "10"], ["8", "9", "10"])
+    assert f"Going on after epoch {int(epochs[0]) - 1}, from " in output
+    assert snapshot(other) == snapshot(folder)
+    assert "Going on" not in finish_training_anew(copy)
+
+
+def finish_training_anew(copy):
+    """Runs a training whose state a finished run has removed."""
+    output = finish(copy)
+    assert len(re.findall(r"^Epoch", output, re.M)) == 10
+    return output
+
+
+def test_two_trainings_of_the_same_do_not_mix(reference, broken_copies):
+    folder, _ = reference
+    copies = [broken_copies("train") for _ in range(2)]
+    processes = [start(copy, "dvc", "repro") for copy in copies]
+
+    outputs = [process.communicate()[0] for process in processes]
+
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    for copy in copies:
+        assert snapshot(copy) == snapshot(folder)
+
+
+def test_a_state_that_cannot_be_written_is_one_line_and_loses_nothing(
+    reference, tmp_path
+):
+    folder, _ = reference
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "file").touch()
+    params = copy / "params.yaml"
+    params.write_text(params.read_text().replace("epochs: 10", "epochs: 1"))
+
+    failed = try_to_run(
+        "dvc", "repro", cwd=copy, CORE_MLP_STATE_DIR=str(tmp_path / "file")
+    )
+
+    assert failed.returncode != 0
+    assert f"\nerror: {tmp_path}/file/core_mlp: Not a directory\n" in failed.stdout
+    assert "Traceback" not in failed.stdout
+    run("git", "checkout", "--quiet", ".", cwd=copy)
+    run("dvc", "checkout", "--quiet", cwd=copy)
+    assert snapshot(copy) == snapshot(folder)
+
+
+def check_full_disk(folder, copy, stage, shell):
+    """Runs a stage that may not write large files; then finishes without the limit."""
+    failed = try_to_run("dvc", "repro", cwd=copy, SHELL=str(shell))
+
+    assert failed.returncode != 0
+    errors = [line for line in failed.stdout.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1, failed.stdout
+    assert "File too large" in errors[0]
+    assert "Traceback" not in failed.stdout
+    outs = yaml.safe_load((folder / "dvc.lock").read_text())["stages"][stage]["outs"]
+    whole = snapshot(folder)
+    for name, content in snapshot(copy).items():
+        if any(name.startswith(out["path"]) for out in outs):
+            assert content == whole[name], name
+    finish(copy)
+    return snapshot(copy)
+
+
+@pytest.fixture(scope="module")
+def limited_shell(tmp_path_factory):
+    """A shell for DVC's `$SHELL` under which files may have 32 KiB."""
+    shell = tmp_path_factory.mktemp("shell") / "limited"
+    shell.write_text('#!/bin/bash\nulimit -f 32\nexec bash "$@"\n')
+    shell.chmod(0o755)
+    return shell
+
+
+def test_a_full_disk_is_one_line_and_the_next_run_finishes_the_job(
+    reference, broken_copies, limited_shell
+):
+    folder, _ = reference
+    copy = broken_copies("train")
+
+    assert check_full_disk(folder, copy, "train", limited_shell) == snapshot(folder)
+
+
+def test_a_fresh_clone_on_one_core_gives_the_same_bytes(reference, tmp_path):
+    folder, _ = reference
+    clone = tmp_path / "clone"
+    run("git", "clone", "--quiet", str(folder), str(clone), cwd=tmp_path)
+    core = str(min(os.sched_getaffinity(0)))
+
+    run(
+        *("taskset", "--cpu-list", core, "dvc", "repro"),
+        cwd=clone,
+        PYTHONHASHSEED="7",
+        TFDS_DATA_DIR=str(tmp_path / "tfds"),
+    )
+
+    assert run("git", "status", "--porcelain", cwd=clone) == ""
+    assert snapshot(clone) == snapshot(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "num_kills"),
+    [("fetch", 5), ("preprocess", 5), ("train", 20), ("export", 5), ("evaluate", 5)],
+)
+def test_a_stage_killed_at_any_moment_costs_nothing_but_time(
+    reference, broken_copies, report_faults, stage, num_kills
+):
+    folder, seconds = reference
+    rng = random.Random(stage)
+    results = []
+    for _ in range(num_kills):
+        copy = broken_copies(stage)
+        kill_in_stage(
+            copy, stage, rng.uniform(0, seconds[stage]), with_dvc=rng.random() < 0.5
+        )
+        finish(copy)
+        results.append(snapshot(copy))
+        shutil.rmtree(copy)
+
+    report_faults(f"{stage} killed", snapshot(folder), results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_full_disk_in_each_stage(
+    reference, broken_copies, limited_shell, report_faults, stage
+):
+    folder, _ = reference
+    copy = broken_copies(stage)
+
+    result = check_full_disk(folder, copy, stage, limited_shell)
+
+    report_faults(f"{stage} out of room", snapshot(folder), [result])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["fetch", "train"])
+def test_two_runs_of_the_pipeline_started_together(
+    reference, broken_copies, report_faults, stage
+):
+    folder, _ = reference
+    results = []
+    for _ in range(3):
+        copy = broken_copies(stage)
+        processes = [start(copy, "dvc", "repro") for _ in range(2)]
+        outputs = [process.communicate()[0] for process in processes]
+        assert 0 in [process.returncode for process in processes], outputs
+        assert not any("Traceback" in output for output in outputs), outputs
+        finish(copy)
+        results.append(snapshot(copy))
+
+    report_faults(f"two runs at {stage}", snapshot(folder), results)
