@@ -6,12 +6,15 @@ BIN := .venv/bin
 # The commands in dvc.yaml take `python` from the environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup repro test test-slow bench lint lock
+.PHONY: help setup repro test test-slow report gate seeds bench lint lock
 
 help:
 	@echo 'make repro      set up .venv, then run what is out of date in the pipeline'
 	@echo 'make test       set up .venv, then run the tests'
 	@echo 'make test-slow  kill stages at random moments, fill the disk, fuzz params.yaml'
+	@echo 'make report     compare with another revision: make report BASE=main'
+	@echo 'make gate       the same, and fail if a rule of ci/gate.yaml fails'
+	@echo 'make seeds      run the current parameters under five seeds: make seeds N=5'
 	@echo 'make bench      run the pipeline, then time our epoch against others'
 	@echo 'make setup      set up .venv alone; for GPUs: make setup LOCK=requirements-gpu.lock'
 	@echo 'make lint       check style and format'
@@ -25,6 +28,20 @@ test: setup
 
 test-slow: setup
 	$(BIN)/pytest -m slow --dist=load
+
+# HEAD is the workspace unless it is given.
+BASE ?= main
+
+report: setup
+	PYTHONPATH=src $(BIN)/python -m ci.report $(BASE) $(HEAD)
+
+gate: setup
+	PYTHONPATH=src $(BIN)/python -m ci.report $(BASE) $(HEAD) --gate
+
+N ?= 5
+
+seeds: setup
+	PYTHONPATH=src $(BIN)/python -m ci.seeds $(N)
 
 bench: repro
 	PYTHONPATH=src:. TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python benchmarks/bench.py

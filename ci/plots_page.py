@@ -20,7 +20,12 @@ TEMPLATE = """<!DOCTYPE html>
 <style>
   body { display: flex; flex-wrap: wrap; gap: 2rem; align-items: flex-start;
          margin: 2rem; font-family: sans-serif; color: #222; background: #fff; }
-  body > div { max-width: 100%; overflow-x: auto; }
+  body > div { max-width: 100%; overflow-x: auto; background: #fff; }
+  /* The charts' ink is dark: in the dark they lie on sheets of paper. */
+  @media (prefers-color-scheme: dark) {
+    body { background: #181818; }
+    body > div { padding: 1rem; border-radius: 6px; }
+  }
   div img { max-width: 640px; height: auto; }
 </style>
 <script>SCRIPT</script>

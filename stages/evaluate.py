@@ -1,8 +1,8 @@
 """Evaluates the SavedModel, and nothing else, on the test split.
 
-Reads models/saved_model/ and data/tfrecords/. Writes metrics/evaluate.json, and in
-plots/ confusion.csv, confusion.png, per_class.csv, mistakes.csv, mistakes.png and
-calibration.csv.
+Reads models/saved_model/ and data/tfrecords/. Writes metrics/evaluate.json,
+metrics/test_split.json, and in plots/ confusion.csv, confusion.png, per_class.csv,
+mistakes.csv, mistakes.png and calibration.csv.
 """
 
 from pathlib import Path
@@ -75,6 +75,17 @@ def main() -> None:
         print(f"  {name}: {share.value:.4f} of {count:,}")
 
     reports.write_json(METRICS / "evaluate.json", metrics)
+    # By this, and mistakes.csv, two models can be compared image by image.
+    reports.write_json(
+        METRICS / "test_split.json",
+        {
+            "dataset": info.dataset,
+            "version": info.version,
+            "image_shape": info.image_shape,
+            "num_examples": len(labels),
+            "sha256": info.digest_of("test"),
+        },
+    )
     reports.write_csv(
         PLOTS / "confusion.csv",
         ["actual", "predicted", "count"],

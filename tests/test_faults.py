@@ -213,7 +213,7 @@ def test_a_state_that_cannot_be_written_is_one_line_and_loses_nothing(
     )
 
     assert failed.returncode != 0
-    assert f"\nerror: {tmp_path}/file/core_mlp: Not a directory\n" in failed.stdout
+    assert f"\nerror: {tmp_path}/file: File exists\n" in failed.stdout
     assert "Traceback" not in failed.stdout
     run("git", "checkout", "--quiet", ".", cwd=copy)
     run("dvc", "checkout", "--quiet", cwd=copy)

@@ -82,8 +82,8 @@ def exclusive_state(key: str) -> Iterator[Path]:
     Raises:
       OSError: If the folder cannot be written to.
     """
-    folder = os.environ.get("CORE_MLP_STATE_DIR") or platformdirs.user_state_path()
-    path = Path(folder) / "core_mlp" / f"{key}.npz"
+    folder = os.environ.get("CORE_MLP_STATE_DIR")
+    path = Path(folder or platformdirs.user_state_path("core_mlp")) / f"{key}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_suffix(".lock"))
     try:

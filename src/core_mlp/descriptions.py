@@ -63,6 +63,11 @@ class DatasetInfo(Description):
             update={"sha256": {path.name: _digest(path) for path in paths}}
         )
 
+    def digest_of(self, split: str) -> str:
+        """Returns one SHA-256 for all files of a split."""
+        digests = [v for name, v in self.sha256.items() if name.startswith(split)]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+
     def check_files(self, folder: Path, split: str) -> None:
         """Checks that the files of a split are the ones that were described.
 

@@ -1,0 +1,128 @@
+"""The rules that a result has to keep."""
+
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from ci.runs import Comparison, Run
+from core_mlp.errors import InputError
+
+PATH = Path("ci/gate.yaml")
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Gate(BaseModel):
+    """The thresholds; each is a share, 0 to 1, and explained in ci/gate.yaml."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    min_accuracy_low: Share
+    min_class_accuracy: Share
+    max_calibration_error: Share
+    max_accuracy_loss: Share
+
+
+class Result(NamedTuple):
+    """What a rule says of a run.
+
+    Attributes:
+      rule: Its key.
+      outcome: `investigate` is for what one test set cannot decide.
+      reason: Found and allowed.
+    """
+
+    rule: str
+    outcome: Literal["pass", "fail", "investigate"]
+    reason: str
+
+
+def load(path: Path = PATH) -> Gate:
+    """Reads the thresholds.
+
+    Raises:
+      InputError: If a key is unknown, missing or out of range.
+      OSError: If the file cannot be read.
+    """
+    try:
+        return Gate.model_validate(YAML(typ="safe", pure=True).load(path))
+    except (YAMLError, ValidationError) as error:
+        if isinstance(error, YAMLError):
+            raise InputError(f"{path}: not valid YAML") from error
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path}: {key}: {first['msg']}") from error
+
+
+def check(rules: Gate, head: Run, comparison: Comparison | None) -> list[Result]:
+    """Checks a run against the rules.
+
+    Args:
+      rules: The thresholds.
+      head: The run.
+      comparison: With its base; None if the two cannot be compared.
+    """
+    low = head.metrics["test_accuracy_low"]
+    error = head.metrics["test_calibration_error"]
+    return [
+        Result(
+            "min_accuracy_low",
+            "pass" if low >= rules.min_accuracy_low else "fail",
+            f"{low:.4f}, at least {rules.min_accuracy_low}",
+        ),
+        _check_classes(rules.min_class_accuracy, head),
+        Result(
+            "max_calibration_error",
+            "pass" if error <= rules.max_calibration_error else "fail",
+            f"{error:.4f}, at most {rules.max_calibration_error}",
+        ),
+        _check_loss(rules.max_accuracy_loss, comparison),
+    ]
+
+
+def has_failed(results: list[Result]) -> bool:
+    """Says whether a rule fails."""
+    return any(result.outcome == "fail" for result in results)
+
+
+def describe(results: list[Result]) -> list[str]:
+    """Returns the results as a Markdown table."""
+    if not results:
+        return []
+    rows = [f"| `{r.rule}` | **{r.outcome}** | {r.reason} |" for r in results]
+    return [
+        "### Gate",
+        "\n".join(["| rule | outcome | found |", "|:--|:--|:--|", *rows]),
+    ]
+
+
+def _check_classes(minimum: float, head: Run) -> Result:
+    name, (accuracy, low, high) = min(
+        head.class_accuracies.items(), key=lambda item: item[1][0]
+    )
+    outcome = "pass" if accuracy >= minimum else "investigate"
+    if any(high < minimum for _, _, high in head.class_accuracies.values()):
+        outcome = "fail"
+    return Result(
+        "min_class_accuracy",
+        outcome,
+        f"{accuracy:.4f} ({low:.4f} to {high:.4f}) for {name}, at least {minimum}",
+    )
+
+
+def _check_loss(maximum: float, comparison: Comparison | None) -> Result:
+    if comparison is None:
+        return Result("max_accuracy_loss", "investigate", "there is nothing to compare")
+    difference = comparison.accuracy
+    outcome = "pass"
+    if -difference.value > maximum:
+        outcome = "fail" if difference.is_significant else "investigate"
+    return Result(
+        "max_accuracy_loss",
+        outcome,
+        f"{difference.value:+.4f} (p = {difference.p_value:.2g}), a loss of at most "
+        f"{maximum}",
+    )

@@ -1,0 +1,23 @@
+"""Markdown for GitHub."""
+
+
+def table(header: list[str], rows: list[list[str]], *, raw: bool = False) -> str:
+    """Returns a Markdown table, all but the first column flush right."""
+    lines = [[escape(cell) for cell in header], [":--"] + ["--:"] * (len(header) - 1)]
+    lines += rows if raw else [[escape(cell) for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def details(summary: str, content: str) -> str:
+    """Returns a block that is unfolded by a click."""
+    return f"<details><summary>{escape(summary)}</summary>\n\n{content}\n\n</details>"
+
+
+def escape(text: str) -> str:
+    """Returns text that Markdown shows as it is: a name from outside is no markup."""
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>|#&~" else c for c in text)
+
+
+def format_p(p_value: float, equals: str = "") -> str:
+    """Returns a p-value with two digits that count."""
+    return "< 0.0001" if p_value < 0.0001 else f"{equals}{p_value:.2g}"

@@ -1,0 +1,122 @@
+"""What the difference between two classifiers is worth; NumPy and SciPy only.
+
+Both have answered the same test examples: an example that one gets right and the other
+wrong is *fixed* or *broken*; all others say nothing about the difference.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from core_mlp.scoring import CONFIDENCE_LEVEL
+
+
+class Difference(NamedTuple):
+    """A difference with its interval and its significance.
+
+    Attributes:
+      value: New minus old.
+      low: Lower end of the 95 % interval.
+      high: Upper end.
+      p_value: Of the hypothesis that there is no difference, two-sided.
+    """
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the interval leaves no room for there being no difference."""
+        return self.p_value < 1 - CONFIDENCE_LEVEL
+
+
+class Summary(NamedTuple):
+    """A metric over several seeds.
+
+    Attributes:
+      mean: Over the seeds.
+      sd: Standard deviation, of a sample.
+      low: Lower end of the 95 % t interval of the mean.
+      high: Upper end.
+    """
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+def paired_difference(num_fixed: int, num_broken: int, count: int) -> Difference:
+    """Compares two accuracies on the same examples, by McNemar's exact test.
+
+    The interval is Clopper and Pearson's for the share of fixed ones among those that
+    differ, times the share of those that differ; it leaves out zero just when the test
+    is significant.
+
+    >>> paired_difference(0, 0, 100)
+    Difference(value=0.0, low=0.0, high=0.0, p_value=1.0)
+
+    Args:
+      num_fixed: Examples that the old one has wrong and the new one right.
+      num_broken: Examples that the old one has right and the new one wrong.
+      count: All examples.
+
+    References:
+      McNemar, 1947: Note on the sampling error of the difference between correlated
+      proportions or percentages.
+    """
+    num_different = num_fixed + num_broken
+    if num_different == 0:
+        return Difference(0.0, 0.0, 0.0, 1.0)
+    test = stats.binomtest(num_fixed, num_different)
+    share = test.proportion_ci(CONFIDENCE_LEVEL, method="exact")
+    low, high = ((2 * end - 1) * num_different / count for end in share)
+    return Difference((num_fixed - num_broken) / count, low, high, test.pvalue)
+
+
+def adjust_p_values(p_values: Sequence[float]) -> list[float]:
+    """Corrects p-values for their number, by Holm's method.
+
+    >>> adjust_p_values([0.01, 0.5, 0.03])
+    [0.03, 0.5, 0.06]
+
+    References:
+      Holm, 1979: A simple sequentially rejective multiple test procedure.
+    """
+    order = np.argsort(p_values)
+    steps = np.arange(len(p_values), 0, -1) * np.asarray(p_values)[order]
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted.tolist()
+
+
+def summarise(values: Sequence[float]) -> Summary:
+    """Summarises a metric over seeds.
+
+    Args:
+      values: At least two, one per seed.
+    """
+    mean, error = np.mean(values), stats.sem(values)
+    low, high = stats.t.interval(CONFIDENCE_LEVEL, len(values) - 1, mean, error)
+    return Summary(float(mean), float(np.std(values, ddof=1)), float(low), float(high))
+
+
+def difference_of_means(old: Sequence[float], new: Sequence[float]) -> Difference:
+    """Compares a metric over seeds, by Welch's t test.
+
+    Args:
+      old: At least two values, one per seed.
+      new: Likewise.
+
+    References:
+      Welch, 1947: The generalization of Student's problem when several different
+      population variances are involved.
+    """
+    test = stats.ttest_ind(new, old, equal_var=False)
+    low, high = test.confidence_interval(CONFIDENCE_LEVEL)
+    value = float(np.mean(new) - np.mean(old))
+    return Difference(value, float(low), float(high), float(test.pvalue))
