@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from ci.markdown import escape
 from ci.runs import Comparison, Run
 from core_mlp.errors import InputError
 
@@ -92,7 +93,7 @@ def describe(results: list[Result]) -> list[str]:
     """Returns the results as a Markdown table."""
     if not results:
         return []
-    rows = [f"| `{r.rule}` | **{r.outcome}** | {r.reason} |" for r in results]
+    rows = [f"| `{r.rule}` | **{r.outcome}** | {escape(r.reason)} |" for r in results]
     return [
         "### Gate",
         "\n".join(["| rule | outcome | found |", "|:--|:--|:--|", *rows]),

@@ -1,5 +1,7 @@
 """Markdown for GitHub."""
 
+import html
+
 
 def table(header: list[str], rows: list[list[str]], *, raw: bool = False) -> str:
     """Returns a Markdown table, all but the first column flush right."""
@@ -10,12 +12,14 @@ def table(header: list[str], rows: list[list[str]], *, raw: bool = False) -> str
 
 def details(summary: str, content: str) -> str:
     """Returns a block that is unfolded by a click."""
-    return f"<details><summary>{escape(summary)}</summary>\n\n{content}\n\n</details>"
+    summary = html.escape(summary)
+    return f"<details><summary>{summary}</summary>\n\n{content}\n\n</details>"
 
 
 def escape(text: str) -> str:
     """Returns text that Markdown shows as it is: a name from outside is no markup."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>|#&~" else c for c in text)
+    line = " ".join(text.split())
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>|#&~" else c for c in line)
 
 
 def format_p(p_value: float, equals: str = "") -> str:

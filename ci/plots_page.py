@@ -20,7 +20,8 @@ TEMPLATE = """<!DOCTYPE html>
 <style>
   body { display: flex; flex-wrap: wrap; gap: 2rem; align-items: flex-start;
          margin: 2rem; font-family: sans-serif; color: #222; background: #fff; }
-  body > div { max-width: 100%; overflow-x: auto; background: #fff; }
+  body > div { max-width: 100%; overflow-x: auto; background: #fff;
+               white-space: normal !important; }
   /* The charts' ink is dark: in the dark they lie on sheets of paper. */
   @media (prefers-color-scheme: dark) {
     body { background: #181818; }

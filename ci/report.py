@@ -8,6 +8,7 @@ of ci/gate.yaml fails.
 """
 
 import argparse
+import html
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--gate", action="store_true", help="check ci/gate.yaml")
     arguments = parser.parse_args()
     base, head = read_run(arguments.base), read_run(arguments.head)
+    title = f"{base.name} → {head.name}"
     problem = why_not_comparable(base, head)
     comparison = None if problem else compare(base, head)
     results = gate.check(gate.load(), head, comparison) if arguments.gate else []
@@ -66,7 +68,7 @@ def main() -> None:
 
     def render(draw_curves: Callable[[Run, Run, str], str]) -> str:
         parts = [
-            f"## {base.name} → {head.name}: {describe_verdict(comparison, problem)}",
+            f"## {escape(title)}: {describe_verdict(comparison, problem)}",
             *describe_seeds(base, head),
             *gate.describe(results),
             *describe_metrics(base, head),
@@ -86,12 +88,11 @@ def main() -> None:
         .enable("table")
         .render(render(draw_svg))
     )
-    title = f"{base.name} → {head.name}"
     write(
         HTML,
         '<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
-        f"<title>{title}</title>\n<style>{STYLE}</style>\n{body}</html>\n",
+        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n{body}</html>\n",
     )
     if gate.has_failed(results):
         raise InputError(f"a rule of {gate.PATH} fails; see {MARKDOWN}")
@@ -100,30 +101,33 @@ def main() -> None:
 def describe_verdict(comparison: Comparison | None, problem: str | None) -> str:
     """Returns the verdict: a heading's end, and a paragraph."""
     if comparison is None:
-        return f"cannot be compared\n\nThere is no verdict: {problem}."
+        return f"cannot be compared\n\nThere is no verdict: {escape(problem)}."
     difference = comparison.accuracy
     if not difference.is_significant:
         verdict = "no difference that this test set can show"
     else:
         verdict = "better" if difference.value > 0 else "worse"
-    worse = [n for n, d in comparison.classes.items() if d.is_significant]
+    changed = [
+        f"{escape(name)} got {'better' if class_difference.value > 0 else 'worse'}"
+        for name, class_difference in comparison.classes.items()
+        if class_difference.is_significant
+    ]
     classes = (
-        f" Of the classes, {', '.join(worse)} changed (corrected for their number)."
-        if worse
-        else " No class changed by itself (corrected for their number)."
+        f"Of the classes, {', '.join(changed) or 'none changed'} (p below 0.05, "
+        "corrected for their number)."
     )
     return (
         f"{verdict}\n\n"
         f"**{len(comparison.fixed)} images fixed, {len(comparison.broken)} broken**: "
         f"the accuracy changed by {100 * difference.value:+.2f} points (95 % interval "
         f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}; McNemar's exact "
-        f"test, p {format_p(difference.p_value, '= ')}).{classes}"
+        f"test, p {format_p(difference.p_value, '= ')}). {classes}"
     )
 
 
 def describe_seeds(base: Run, head: Run) -> list[str]:
     """Compares the means over seeds, where both runs have them."""
-    without = [run.name for run in (base, head) if not run.has_own_seeds]
+    without = [escape(run.name) for run in (base, head) if not run.has_own_seeds]
     if without:
         return [
             "This compares two models, each of one seed. Another seed would give "
@@ -196,7 +200,8 @@ def draw_mermaid(base: Run, head: Run, metric: str) -> str:
             "```",
         ]
     )
-    return f"{chart}\n\nBlue: {escape(base.name)}; orange: {escape(head.name)}."
+    names = f"Blue: {escape(base.name)}; orange, drawn over it: {escape(head.name)}."
+    return f"{chart}\n\n{names}"
 
 
 def draw_svg(base: Run, head: Run, metric: str) -> str:
@@ -219,7 +224,7 @@ def draw_svg(base: Run, head: Run, metric: str) -> str:
         "background": None,
         "title": metric.capitalize(),
         "data": {"values": values},
-        "mark": {"type": "line", "point": True},
+        "mark": "line",
         "encoding": {
             "x": {"field": "epoch", "type": "quantitative", "axis": {"tickMinStep": 1}},
             "y": {
@@ -235,6 +240,14 @@ def draw_svg(base: Run, head: Run, metric: str) -> str:
                 "title": None,
                 "scale": {"domain": [base.name, head.name], "range": COLORS},
             },
+            # What is the same in both is seen as a line with a rim.
+            "strokeWidth": {
+                "field": "run",
+                "type": "nominal",
+                "sort": [],
+                "title": None,
+                "scale": {"domain": [base.name, head.name], "range": [6, 2]},
+            },
             "strokeDash": {
                 "field": "split",
                 "type": "nominal",
@@ -248,7 +261,12 @@ def draw_svg(base: Run, head: Run, metric: str) -> str:
         },
         "config": {
             "axis": {**ink, "gridColor": "#8884"},
-            "legend": {**ink, "symbolStrokeColor": "currentColor"},
+            "legend": {
+                **ink,
+                "symbolType": "stroke",
+                "symbolSize": 300,
+                "symbolBaseStrokeColor": "currentColor",
+            },
             "title": {"color": "currentColor"},
             "view": {"stroke": None},
         },

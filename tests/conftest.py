@@ -37,9 +37,9 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("faults")
         row = "{:<36} {:>8} {:>8} {:>8} {:>9}".format
         terminalreporter.line(row("", "injected", "survived", "lost", "bit-equal"))
-        for fault, injected, survived, bit_equal in sorted(rows):
-            lost = injected - survived
-            terminalreporter.line(row(fault, injected, survived, lost, bit_equal))
+        for fault, injected, lost, bit_equal in sorted(rows):
+            line = row(fault, injected, injected - lost, lost, bit_equal)
+            terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session", autouse=True)

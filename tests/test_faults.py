@@ -106,7 +106,11 @@ def find_stage(dvc, stage):
 
 
 def kill_in_stage(folder, stage, seconds, *, with_dvc):
-    """Runs the pipeline and kills a stage, or DVC, some seconds into the stage."""
+    """Runs the pipeline and kills a stage, or DVC, some seconds into the stage.
+
+    Returns:
+      Whether they had not ended before.
+    """
     dvc = start(folder, "dvc", "repro")
     process = wait_for(lambda: find_stage(dvc, stage) or dvc.poll() is not None)
     assert isinstance(process, psutil.Process), dvc.stdout.read()
@@ -115,11 +119,10 @@ def kill_in_stage(folder, stage, seconds, *, with_dvc):
         dvc.kill()
     else:
         process.kill()
-    output = dvc.communicate()[0]
-    assert dvc.wait() != 0, output
+    dvc.communicate()
     # A stage whose dvc was killed does not live on.
     wait_for(lambda: not process.is_running() or process.status() == "zombie")
-    return output
+    return dvc.returncode != 0
 
 
 def finish(folder):
@@ -135,8 +138,9 @@ def report_faults(record_property):
     """Notes a line for the table at the end, then fails if anything was lost."""
 
     def report(fault, expected, results):
+        lost = sum(bool(expected.keys() - result.keys()) for result in results)
         bit_equal = sum(result == expected for result in results)
-        record_property("faults", [fault, len(results), len(results), bit_equal])
+        record_property("faults", [fault, len(results), lost, bit_equal])
         assert bit_equal == len(results)
 
     return report
@@ -147,11 +151,13 @@ def test_a_training_killed_again_and_again_ends_with_the_same_bytes(
 ):
     folder, seconds = reference
     rng = random.Random(0)
-    copy = broken_copies("train")
-    for with_dvc in (False, True, False):
-        kill_in_stage(
-            copy, "train", rng.uniform(0, seconds["train"]), with_dvc=with_dvc
-        )
+    copy, num_kills = broken_copies("train"), 0
+    while num_kills < 3:
+        delay = rng.uniform(0, seconds["train"])
+        if kill_in_stage(copy, "train", delay, with_dvc=num_kills == 1):
+            num_kills += 1
+        else:
+            copy = broken_copies("train")
 
     finish(copy)
 
@@ -177,16 +183,9 @@ def test_a_training_killed_in_epoch_7_goes_on_with_epoch_7(reference, broken_cop
     assert epochs in (["7", "8", "9", "10"], ["8", "9", "10"])
     assert f"Going on after epoch {int(epochs[0]) - 1}, from " in output
     assert snapshot(other) == snapshot(folder)
-    assert "Going on" not in finish_training_anew(copy)
 
 
-def finish_training_anew(copy):
-    """Runs a training whose state a finished run has removed."""
-    output = finish(copy)
-    assert len(re.findall(r"^Epoch", output, re.M)) == 10
-    return output
-
-
+@pytest.mark.slow
 def test_two_trainings_of_the_same_do_not_mix(reference, broken_copies):
     folder, _ = reference
     copies = [broken_copies("train") for _ in range(2)]
@@ -247,15 +246,6 @@ def limited_shell(tmp_path_factory):
     return shell
 
 
-def test_a_full_disk_is_one_line_and_the_next_run_finishes_the_job(
-    reference, broken_copies, limited_shell
-):
-    folder, _ = reference
-    copy = broken_copies("train")
-
-    assert check_full_disk(folder, copy, "train", limited_shell) == snapshot(folder)
-
-
 def test_a_fresh_clone_on_one_core_gives_the_same_bytes(reference, tmp_path):
     folder, _ = reference
     clone = tmp_path / "clone"
@@ -284,13 +274,12 @@ def test_a_stage_killed_at_any_moment_costs_nothing_but_time(
     folder, seconds = reference
     rng = random.Random(stage)
     results = []
-    for _ in range(num_kills):
+    while len(results) < num_kills:
         copy = broken_copies(stage)
-        kill_in_stage(
-            copy, stage, rng.uniform(0, seconds[stage]), with_dvc=rng.random() < 0.5
-        )
-        finish(copy)
-        results.append(snapshot(copy))
+        delay, with_dvc = rng.uniform(0, seconds[stage]), rng.random() < 0.5
+        if kill_in_stage(copy, stage, delay, with_dvc=with_dvc):
+            finish(copy)
+            results.append(snapshot(copy))
         shutil.rmtree(copy)
 
     report_faults(f"{stage} killed", snapshot(folder), results)
@@ -298,7 +287,7 @@ def test_a_stage_killed_at_any_moment_costs_nothing_but_time(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_full_disk_in_each_stage(
+def test_a_full_disk_is_one_line_and_the_next_run_finishes_the_job(
     reference, broken_copies, limited_shell, report_faults, stage
 ):
     folder, _ = reference

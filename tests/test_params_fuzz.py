@@ -127,7 +127,7 @@ def check(text):
 
 
 @given(files())
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 def test_a_file_gives_exact_values_or_one_line(text):
     check(text)
 

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 
+import pytest
 import yaml
 from conftest import ROOT, commit_all, run, stages_run, try_to_run
 
@@ -66,6 +67,7 @@ def test_nothing_is_left_to_do_or_to_commit(pipeline):
     assert run("git", "status", "--porcelain", cwd=pipeline) == ""
 
 
+@pytest.mark.slow
 def test_a_forced_run_with_another_hash_seed_leaves_every_byte(workspace, tmp_path):
     output = run(
         "dvc",
