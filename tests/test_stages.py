@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core_mlp import errors, records
+from core_mlp import errors, params, records
 from core_mlp.descriptions import DatasetInfo
 from stages import evaluate, export, fetch, preprocess, train
 
@@ -256,6 +256,38 @@ def test_more_images_than_the_memory_budget_are_streamed(digits, monkeypatch, ca
     assert outputs[0] == outputs[1]
     metrics = json.loads((digits / "metrics/train.json").read_text())
     assert metrics["validation_accuracy"] > 0.9
+
+
+def test_a_state_is_of_one_run_only(digits, monkeypatch):
+    train_params = params.load_params(params.TrainParams)
+    info = DatasetInfo.read(digits / "data/tfrecords/info.json")
+    other_info = info.model_copy(update={"sha256": info.sha256 | {"train-0": "f"}})
+
+    keys = [
+        train.run_key(train_params, info, "CPU"),
+        train.run_key(train_params, other_info, "CPU"),
+        train.run_key(train_params, info, "GPU"),
+    ]
+    for key, value in train_params.model_dump().items():
+        changed = {"hidden_sizes": [9], "precision": "bfloat16"}.get(key)
+        if changed is None:
+            changed = type(value)(value / 2)
+        other = train_params.model_copy(update={key: changed})
+        keys.append(train.run_key(other, info, "CPU"))
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    keys.append(train.run_key(train_params, info, "CPU"))
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
+    monkeypatch.setattr(train.tf, "__version__", "2.99")
+    keys.append(train.run_key(train_params, info, "CPU"))
+    monkeypatch.undo()
+    code = digits / "code.py"
+    code.write_text("# Other code")
+    monkeypatch.setattr(train, "__file__", str(code))
+    keys.append(train.run_key(train_params, info, "CPU"))
+
+    assert len(set(keys)) == len(keys)
+    monkeypatch.undo()
+    assert train.run_key(train_params, info, "CPU") == keys[0]
 
 
 def test_stages_replace_what_an_earlier_run_has_left(digits):
