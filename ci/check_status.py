@@ -8,6 +8,7 @@ exits with 0 where the first or the last stage, a command or a metric was change
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -39,7 +40,7 @@ def main() -> None:
     print(f"{LOCK} describes this code, its parameters, metrics and plots")
 
 
-def _changes(status: dict, cached: set[str]) -> list[str]:
+def _changes(status: dict, cached: set[str]) -> Iterator[str]:
     """Yields each change that is more than an output that was not pulled."""
     for stage, items in status.items():
         for item in items:

@@ -9,6 +9,7 @@ from ruamel.yaml.error import YAMLError
 
 from ci.markdown import escape
 from ci.runs import Comparison, Run
+from core_mlp.descriptions import first_problem
 from core_mlp.errors import InputError
 
 PATH = Path("ci/gate.yaml")
@@ -50,12 +51,10 @@ def load(path: Path = PATH) -> Gate:
     """
     try:
         return Gate.model_validate(YAML(typ="safe", pure=True).load(path))
-    except (YAMLError, ValidationError) as error:
-        if isinstance(error, YAMLError):
-            raise InputError(f"{path}: not valid YAML") from error
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path}: {key}: {first['msg']}") from error
+    except YAMLError as error:
+        raise InputError(f"{path}: not valid YAML") from error
+    except ValidationError as error:
+        raise InputError(f"{path}: {first_problem(error)}") from error
 
 
 def check(rules: Gate, head: Run, comparison: Comparison | None) -> list[Result]:

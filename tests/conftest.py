@@ -82,11 +82,9 @@ ENVIRONMENT = {
 }
 
 
-def try_to_run(
-    *command: str, cwd: Path, **environment: str
-) -> subprocess.CompletedProcess:
-    """Runs a command; `stdout` has what it printed on both streams."""
-    return subprocess.run(
+def start(*command: str, cwd: Path, **environment: str) -> subprocess.Popen:
+    """Starts a command; `stdout` has what it prints on both streams."""
+    return subprocess.Popen(
         command,
         cwd=cwd,
         env=os.environ | ENVIRONMENT | environment,
@@ -94,8 +92,16 @@ def try_to_run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        check=False,
     )
+
+
+def try_to_run(
+    *command: str, cwd: Path, **environment: str
+) -> subprocess.CompletedProcess:
+    """Runs a command to its end."""
+    process = start(*command, cwd=cwd, **environment)
+    output = process.communicate()[0]
+    return subprocess.CompletedProcess(command, process.returncode, output)
 
 
 def run(*command: str, cwd: Path, **environment: str) -> str:
