@@ -64,7 +64,7 @@ def main() -> None:
     def write(path: Path, text: str) -> None:
         with replacing(path) as partial:
             partial.write_text(text, encoding="utf-8")
-        print(f"Wrote {path}")
+        print(f"Wrote {path}", flush=True)
 
     def render(draw_curves: Callable[[Run, Run, str], str]) -> str:
         parts = [
