@@ -2,7 +2,8 @@
 
     python -m ci.seeds N
 
-queues the seeds 1 to N as experiments, waits for them, and writes metrics/seeds.json.
+queues the seeds 1 to N as experiments, waits for them, and writes metrics/seeds.json:
+mean, standard deviation and 95 % t interval of each metric, and each seed's result.
 The noise of training is the spread of these results; the interval in
 metrics/evaluate.json is the noise of the test images, for one seed.
 """
@@ -37,10 +38,15 @@ def main() -> None:
     runs = sorted(wait_for(names), key=lambda result: result.params["seed"])
     if len({result.identity for result in runs}) > 1:
         raise InputError("the code was changed while the experiments were queued")
+    summaries = {
+        name: comparing.summarise([result.metrics[name] for result in runs])
+        for name in METRICS
+    }
     reports.write_json(
         PATH,
         {
             "identity": runs[0].identity,
+            "summary": {name: s._asdict() for name, s in summaries.items()},
             "runs": [
                 {
                     "seed": result.params["seed"],
@@ -51,8 +57,7 @@ def main() -> None:
         },
     )
     print(f"Wrote {PATH}: {number} seeds, mean ± sd (95 % t interval of the mean)")
-    for name in METRICS:
-        summary = comparing.summarise([result.metrics[name] for result in runs])
+    for name, summary in summaries.items():
         print(
             f"  {name}: {summary.mean:.4f} ± {summary.sd:.4f} "
             f"({summary.low:.4f} to {summary.high:.4f})"

@@ -189,6 +189,17 @@ def test_a_killed_training_goes_on_after_its_last_epoch(
     assert snapshot(other) == snapshot(folder)
 
 
+def test_a_stage_whose_dvc_was_killed_while_it_starts_does_no_work(broken_copies):
+    dvc = start("dvc", "repro", cwd=broken_copies("train"), SHELL="/bin/sh")
+    wait_for(lambda: find_stage(dvc, "train"))
+    dvc.kill()
+
+    # To the end of the stage, which writes to the same pipe.
+    output = dvc.communicate()[0]
+
+    assert "Training" not in output
+
+
 @pytest.mark.slow
 def test_two_trainings_of_the_same_do_not_mix(reference, broken_copies):
     folder, _ = reference
@@ -223,14 +234,18 @@ def test_a_state_that_cannot_be_written_is_one_line_and_loses_nothing(
     assert snapshot(copy) == snapshot(folder)
 
 
-def check_full_disk(folder, copy, stage, shell):
-    """Runs a stage that may not write large files; then finishes without the limit."""
-    failed = try_to_run("dvc", "repro", cwd=copy, SHELL=str(shell))
+def check_failure(folder, copy, stage, problem, *wrapper, **environment):
+    """Runs a stage that cannot write its outputs; then finishes when it can.
+
+    Returns:
+      The bytes at the end.
+    """
+    failed = try_to_run(*wrapper, "dvc", "repro", cwd=copy, **environment)
 
     assert failed.returncode != 0
     errors = [line for line in failed.stdout.splitlines() if line.startswith("error:")]
     assert len(errors) == 1, failed.stdout
-    assert "File too large" in errors[0]
+    assert problem in errors[0]
     assert "Traceback" not in failed.stdout
     outs = yaml.safe_load((folder / "dvc.lock").read_text())["stages"][stage]["outs"]
     whole = snapshot(folder)
@@ -297,9 +312,39 @@ def test_a_full_disk_is_one_line_and_the_next_run_finishes_the_job(
     folder, _ = reference
     copy = broken_copies(stage)
 
-    result = check_full_disk(folder, copy, stage, limited_shell)
+    result = check_failure(
+        folder, copy, stage, "File too large", SHELL=str(limited_shell)
+    )
 
     report_faults(f"{stage} out of room", snapshot(folder), [result])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "place"),
+    [
+        ("fetch", "data"),
+        ("preprocess", "data"),
+        ("train", "models"),
+        ("export", "models"),
+        ("evaluate", "plots"),
+    ],
+)
+def test_a_read_only_folder_is_one_line_and_the_next_run_finishes_the_job(
+    reference, broken_copies, report_faults, stage, place
+):
+    folder, _ = reference
+    copy = broken_copies(stage)
+    mount = f"mount --bind {place} {place} && mount -o remount,ro,bind {place}"
+    if try_to_run("unshare", "--mount", "sh", "-c", mount, cwd=copy).returncode:
+        pytest.skip("a folder cannot be mounted read-only by this user")
+
+    result = check_failure(
+        *(folder, copy, stage, "Read-only file system"),
+        *("unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh"),
+    )
+
+    report_faults(f"{stage} in a read-only folder", snapshot(folder), [result])
 
 
 @pytest.mark.slow

@@ -350,5 +350,8 @@ def test_seeds_are_queued_and_gathered(workspace):
     assert [row["seed"] for row in seeds["runs"]] == [1, 2]
     accuracies = [row["metrics"]["test_accuracy"] for row in seeds["runs"]]
     assert accuracies[0] != accuracies[1]
+    assert seeds["summary"]["test_accuracy"]["mean"] == pytest.approx(
+        sum(accuracies) / 2, abs=1e-6
+    )
     assert read_run_in(workspace, "workspace").has_own_seeds
     assert Path(workspace / "params.yaml").read_text().count("seed: 22") == 1

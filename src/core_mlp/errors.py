@@ -21,11 +21,13 @@ class InputError(Exception):
 def run_stage(main: Callable[[], None]) -> None:
     """Runs a stage as a process: on bad input one line, and its end if DVC is killed.
 
+    dvc.yaml sets `$PARENT_PID`, as DVC may have been killed during the imports.
+
     Args:
       main: The stage.
     """
-    if "DVC_STAGE" in os.environ:
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+    if parent := os.environ.get("PARENT_PID"):
+        threading.Thread(target=_end_with, args=[int(parent)], daemon=True).start()
     with exit_on_bad_input():
         _check_temporary_folder()
         main()
@@ -62,9 +64,8 @@ def _check_temporary_folder() -> None:
         raise
 
 
-def _end_with_parent() -> None:
+def _end_with(parent: int) -> None:
     """Ends this process when its parent has ended, so that no second one meets it."""
-    parent = os.getppid()
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK_SECONDS)
     os._exit(1)

@@ -16,10 +16,10 @@ DIGITS = 6
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Writes a flat mapping as JSON, one key a line, floats rounded."""
-    rounded = {key: _round(value) for key, value in values.items()}
+    """Writes a mapping as JSON, one key a line, floats rounded."""
+    text = json.dumps(_round(values), indent=2)
     with replacing(path) as partial:
-        partial.write_text(json.dumps(rounded, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(f"{text}\n", encoding="utf-8")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
@@ -34,6 +34,8 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> No
 
 
 def _round(value: Any) -> Any:
-    """Rounds a float, of Python or NumPy; leaves anything else as it is."""
+    """Rounds a float of Python or NumPy, and those in a dict; leaves others alone."""
+    if isinstance(value, dict):
+        return {key: _round(item) for key, item in value.items()}
     is_float = isinstance(value, (float, np.floating))
     return round(float(value), DIGITS) if is_float else value
