@@ -33,10 +33,10 @@ test-slow: setup
 BASE ?= main
 
 report: setup
-	PYTHONPATH=src $(BIN)/python -m ci.report $(BASE) $(HEAD)
+	PYTHONPATH=src $(BIN)/python -m ci.report '$(BASE)' $(if $(HEAD),'$(HEAD)')
 
 gate: setup
-	PYTHONPATH=src $(BIN)/python -m ci.report $(BASE) $(HEAD) --gate
+	PYTHONPATH=src $(BIN)/python -m ci.report '$(BASE)' $(if $(HEAD),'$(HEAD)') --gate
 
 N ?= 5
 

@@ -100,6 +100,8 @@ def time_in_turns(entries: dict[str, tuple], rounds: int) -> dict[str, list[floa
                 pipe.send("turn")
                 rate = round(pipe.recv())
             except (EOFError, BrokenPipeError, ConnectionResetError):
+                for process in multiprocessing.active_children():
+                    process.terminate()
                 sys.exit(f"error: {name}: its process has ended, see above")
             label = f"round {index}" if index else "warm-up"
             print(f"{label}: {name}: {rate:,} images/s", flush=True)

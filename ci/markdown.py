@@ -22,6 +22,20 @@ def escape(text: str) -> str:
     return "".join(f"\\{c}" if c in "\\`*_{}[]<>|#&~" else c for c in line)
 
 
+def count(number: int, noun: str) -> str:
+    """Returns a number of things.
+
+    >>> count(1, "epoch"), count(2000, "epoch")
+    ('1 epoch', '2,000 epochs')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def format_confidence(confidence: float) -> str:
+    """Returns a probability with four digits, and none as if it were certain."""
+    return "> 0.9999" if confidence > 0.9999 else f"{confidence:.4f}"
+
+
 def format_p(p_value: float, equals: str = "") -> str:
     """Returns a p-value with two digits that count."""
     return "< 0.0001" if p_value < 0.0001 else f"{equals}{p_value:.2g}"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ci.markdown import escape, table
+from ci.markdown import count, escape, format_confidence, table
 from ci.runs import Run
 from core_mlp import comparing
 
@@ -11,8 +11,8 @@ NUM_MISTAKES = 10
 
 
 def render(run: Run) -> str:
-    """Returns the model card of a run."""
-    metrics, split = run.metrics, run.test_split or {}
+    """Returns the model card of a run that says on what it was tested."""
+    metrics, split = run.metrics, run.test_split
     sizes = [*run.params["hidden_sizes"], len(run.class_names)]
     classes = [
         [
@@ -26,8 +26,8 @@ def render(run: Run) -> str:
     ]
     surest = sorted(run.mistakes.items(), key=lambda item: -item[1].confidence)
     mistakes = [
-        [str(index), mistake.label, mistake.predicted, f"{mistake.confidence:.4f}"]
-        for index, mistake in surest[:NUM_MISTAKES]
+        [str(index), m.label, m.predicted, format_confidence(m.confidence)]
+        for index, m in surest[:NUM_MISTAKES]
     ]
     above = sum(mistake.confidence > 0.99 for _, mistake in surest)
     return f"""# Model card
@@ -39,29 +39,28 @@ Written by `make report` from params.yaml, metrics/ and plots/.
 A multilayer perceptron (hidden layers and classes: {
         "-".join(map(str, sizes))
     }; ReLU) that
-sorts images of {escape(str(split.get("dataset", run.params["dataset"])))} into {
-        len(run.class_names)
-    } classes: {", ".join(map(escape, run.class_names))}. The
+sorts images of {escape(split.dataset)} into {len(run.class_names)} classes: {
+        ", ".join(map(escape, run.class_names))
+    }. The
 SavedModel `models/saved_model` takes uint8 images of {
-        "x".join(map(str, split.get("image_shape", [])))
+        "x".join(map(str, split.image_shape))
     } (height, width,
 channels) and returns a class and the probability of each class.
 
 ## What it was trained on, and how
 
-The train split of {escape(str(split.get("dataset", run.params["dataset"])))} {
-        split.get("version", "")
-    }, but for {run.params["validation_size"]:,} images kept for
+The train split of {escape(split.dataset)} {split.version}, but for {
+        run.params["validation_size"]:,} images kept for
 validation, for {
-        int(metrics["train_epochs"])
-    } epochs. No image was augmented or left out.
+        count(int(metrics["train_epochs"]), "epoch")
+    }. No image was augmented or left out.
 
 {table(["parameter", "value"], [[k, str(v)] for k, v in run.params.items()])}
 
 ## Results
 
 On the {run.count:,} images of the test split (SHA-256 {
-        str(split.get("sha256", ""))[:16]
+        split.sha256[:16]
     }...), which had no part in the training:
 
 {
@@ -123,7 +122,7 @@ def _describe_confusions(run: Run, name: str) -> str:
 def _describe_seeds(run: Run) -> str:
     if not run.has_own_seeds:
         return "Another seed would give another model."
-    results = [row["metrics"]["test_accuracy"] for row in run.seeds["runs"]]
+    results = [seed_run.metrics["test_accuracy"] for seed_run in run.seeds.runs]
     summary = comparing.summarise(results)
     return (
         f"Over {len(results)} seeds the accuracy is {summary.mean:.4f} ± "

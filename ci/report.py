@@ -10,6 +10,7 @@ of ci/gate.yaml fails.
 import argparse
 import html
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,15 +18,8 @@ import vl_convert
 from markdown_it import MarkdownIt
 
 from ci import gate, model_card
-from ci.markdown import details, escape, format_p, table
-from ci.runs import (
-    WORKSPACE,
-    Comparison,
-    Run,
-    compare,
-    read_run,
-    why_not_comparable,
-)
+from ci.markdown import count, details, escape, format_confidence, format_p, table
+from ci.runs import Comparison, Run, compare, read_run, why_not_comparable
 from core_mlp import comparing
 from core_mlp.errors import InputError, exit_on_bad_input
 from core_mlp.outputs import replacing
@@ -33,6 +27,8 @@ from core_mlp.outputs import replacing
 MARKDOWN = Path("report.md")
 HTML = Path("report.html")
 MAX_IMAGES = 10
+# Of a Mermaid chart; more epochs than that are drawn at even distances.
+MAX_POINTS = 40
 # A comment on GitHub has at most 65,536 characters.
 MAX_CONFUSION_CLASSES = 20
 # Legible on white and on black.
@@ -42,6 +38,8 @@ STYLE = """
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; line-height: 1.5;
        font-family: system-ui, sans-serif; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+body { overflow-wrap: anywhere; }
+table { display: block; overflow-x: auto; }
 th, td { border-bottom: 1px solid #8886; padding: .25rem .75rem; }
 summary { cursor: pointer; }
 figure { display: inline-block; margin: 0; max-width: 100%; }
@@ -52,7 +50,7 @@ svg { max-width: 100%; height: auto; }
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("base", help="the revision to compare with, such as main")
-    parser.add_argument("head", nargs="?", default=WORKSPACE)
+    parser.add_argument("head", nargs="?", help="by default the workspace")
     parser.add_argument("--gate", action="store_true", help="check ci/gate.yaml")
     arguments = parser.parse_args()
     base, head = read_run(arguments.base), read_run(arguments.head)
@@ -69,10 +67,11 @@ def main() -> None:
     def render(draw_curves: Callable[[Run, Run, str], str]) -> str:
         parts = [
             f"## {escape(title)}: {describe_verdict(comparison, problem)}",
-            *describe_seeds(base, head),
+            *(describe_seeds(base, head) if comparison else []),
             *gate.describe(results),
             *describe_metrics(base, head),
             *describe_params(base, head),
+            "### Curves",
             *(draw_curves(base, head, metric) for metric in ("loss", "accuracy")),
             *(describe_classes(base, head, comparison) if comparison else []),
             *(describe_images(base, head, comparison) if comparison else []),
@@ -81,7 +80,7 @@ def main() -> None:
         return "\n\n".join(parts) + "\n"
 
     write(MARKDOWN, render(draw_mermaid))
-    if head.name == WORKSPACE:
+    if arguments.head is None and head.test_split:
         write(model_card.PATH, model_card.render(head))
     body = (
         MarkdownIt("commonmark", {"html": True})
@@ -107,14 +106,18 @@ def describe_verdict(comparison: Comparison | None, problem: str | None) -> str:
         verdict = "no difference that this test set can show"
     else:
         verdict = "better" if difference.value > 0 else "worse"
+    significant = {k: d for k, d in comparison.classes.items() if d.is_significant}
     changed = [
-        f"{escape(name)} got {'better' if class_difference.value > 0 else 'worse'}"
-        for name, class_difference in comparison.classes.items()
-        if class_difference.is_significant
+        f"{word}: {', '.join(map(escape, names))}"
+        for word, names in (
+            ("better", [k for k, d in significant.items() if d.value > 0]),
+            ("worse", [k for k, d in significant.items() if d.value < 0]),
+        )
+        if names
     ]
     classes = (
-        f"Of the classes, {', '.join(changed) or 'none changed'} (p below 0.05, "
-        "corrected for their number)."
+        f"Classes {'; '.join(changed) or 'that changed significantly: none'} (p below "
+        "0.05, corrected for their number)."
     )
     return (
         f"{verdict}\n\n"
@@ -134,12 +137,12 @@ def describe_seeds(base: Run, head: Run) -> list[str]:
             "another model: `make seeds` on both sides compares the settings "
             f"(none for {' and '.join(without)})."
         ]
+    if base.identity == head.identity:
+        return ["Both have the same settings, so that their seeds show no difference."]
+    both = [run.seeds.runs for run in (base, head)]
     rows = []
-    for metric in head.seeds["runs"][0]["metrics"]:
-        old, new = (
-            [row["metrics"][metric] for row in run.seeds["runs"]]
-            for run in (base, head)
-        )
+    for metric in set.intersection(*(set(r.metrics) for runs in both for r in runs)):
+        old, new = ([r.metrics[metric] for r in runs] for runs in both)
         difference = comparing.difference_of_means(old, new)
         summaries = [comparing.summarise(values) for values in (old, new)]
         rows.append(
@@ -151,9 +154,12 @@ def describe_seeds(base: Run, head: Run) -> list[str]:
                 format_p(difference.p_value),
             ]
         )
-    numbers = [len(run.seeds["runs"]) for run in (base, head)]
     header = ["mean ± sd", base.name, head.name, "change", "95 % interval", "p (Welch)"]
-    return [f"### Over seeds ({numbers[0]} and {numbers[1]})", table(header, rows)]
+    return [
+        f"### Over seeds ({len(both[0])} and {len(both[1])})",
+        "The verdict above is about two models; this is about their settings.",
+        table(header, sorted(rows)),
+    ]
 
 
 def describe_metrics(base: Run, head: Run) -> list[str]:
@@ -165,7 +171,11 @@ def describe_metrics(base: Run, head: Run) -> list[str]:
         if old is not None and new is not None:
             change = f"{new - old:+.6g}" if new != old else "0"
         rows.append([key, *("" if v is None else f"{v:g}" for v in (old, new)), change])
-    return ["### Metrics", table(["metric", base.name, head.name, "change"], rows)]
+    return [
+        "### Metrics",
+        table(["metric", base.name, head.name, "change"], rows),
+        "Of accuracies more is better, of losses and errors less.",
+    ]
 
 
 def describe_params(base: Run, head: Run) -> list[str]:
@@ -182,13 +192,14 @@ def describe_params(base: Run, head: Run) -> list[str]:
 
 def draw_mermaid(base: Run, head: Run, metric: str) -> str:
     """Draws the validation curves of both runs as a Mermaid chart."""
-    runs = [(base, COLORS[0]), (head, COLORS[1])]
-    curves = [run.history[f"validation_{metric}"] for run, _ in runs]
+    num_epochs = max(len(run.history["epoch"]) for run in (base, head))
+    stride = math.ceil(num_epochs / MAX_POINTS)
+    curves = [run.history[f"validation_{metric}"][::stride] for run in (base, head)]
     palette = ", ".join(COLORS)
     init = {"themeVariables": {"xyChart": {"plotColorPalette": palette}}}
     lines = [f"  line [{', '.join(f'{v:g}' for v in values)}]" for values in curves]
     # Categories: an axis of numbers would stretch a shorter run.
-    epochs = ", ".join(f'"{n + 1}"' for n in range(max(map(len, curves))))
+    epochs = ", ".join(f'"{epoch}"' for epoch in range(1, num_epochs + 1, stride))
     chart = "\n".join(
         [
             "```mermaid",
@@ -200,8 +211,13 @@ def draw_mermaid(base: Run, head: Run, metric: str) -> str:
             "```",
         ]
     )
-    names = f"Blue: {escape(base.name)}; orange, drawn over it: {escape(head.name)}."
-    return f"{chart}\n\n{names}"
+    # A line of one epoch is not drawn, one under another not seen.
+    ends = [
+        f"{color}: {escape(run.name)}, {run.history[f'validation_{metric}'][-1]:.4f} "
+        f"after {count(len(run.history['epoch']), 'epoch')}"
+        for color, run in (("Blue", base), ("Orange, drawn over it", head))
+    ]
+    return f"{chart}\n\n{'. '.join(ends)}."
 
 
 def draw_svg(base: Run, head: Run, metric: str) -> str:
@@ -224,7 +240,8 @@ def draw_svg(base: Run, head: Run, metric: str) -> str:
         "background": None,
         "title": metric.capitalize(),
         "data": {"values": values},
-        "mark": "line",
+        # With points, or a run of one epoch would not be seen.
+        "mark": {"type": "line", "point": {"size": 20}},
         "encoding": {
             "x": {"field": "epoch", "type": "quantitative", "axis": {"tickMinStep": 1}},
             "y": {
@@ -308,13 +325,13 @@ def describe_images(base: Run, head: Run, comparison: Comparison) -> list[str]:
                 str(index),
                 run.mistakes[index].label,
                 *old_and_new(run.mistakes[index]),
-                f"{run.mistakes[index].confidence:.4f}",
+                format_confidence(run.mistakes[index].confidence),
             ]
             for index in surest[:MAX_IMAGES]
         ]
         shown = f", the {len(rows)} surest" if len(rows) < len(indices) else ""
         header = ["image", "label", f"answer, {base.name}", f"answer, {head.name}",
-                  "confidence of the mistake"]  # fmt: skip
+                  f"confidence, {run.name}"]  # fmt: skip
         if rows:
             heading = f"Images newly {title}: {len(indices)}{shown}"
             parts.append(details(heading, table(header, rows)))

@@ -23,6 +23,8 @@ from core_mlp.errors import InputError, exit_on_bad_input
 PATH = Path("metrics/seeds.json")
 METRICS = ("test_accuracy", "test_loss", "test_calibration_error")
 POLL_SECONDS = 1.0
+# Polls without a worker, that is, until one has surely not just started.
+MAX_IDLE_POLLS = 30
 
 
 def main() -> None:
@@ -65,12 +67,19 @@ def main() -> None:
 
 
 def wait_for(names: list[str]) -> list[Run]:
-    """Waits until queued experiments have ended; returns their results."""
-    results = {}
+    """Waits until queued experiments have ended; returns their results.
+
+    Raises:
+      InputError: If one has failed, or nothing works on them.
+    """
+    results, num_idle = {}, 0
     with tqdm(total=len(names), unit="seed", disable=None) as bar:
         while len(results) < len(names):
             time.sleep(POLL_SECONDS)
             status = run("dvc", "queue", "status")
+            num_idle = num_idle + 1 if "Worker status: 0 active" in status else 0
+            if num_idle > MAX_IDLE_POLLS:
+                raise InputError("the queue has no worker; see `dvc queue status`")
             for name in names:
                 row = re.search(rf"^.*\b{re.escape(name)}\b.*$", status, re.M)
                 if row and "Failed" in row[0]:

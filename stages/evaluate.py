@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from core_mlp import figures, records, reports, scoring, serving
-from core_mlp.descriptions import DatasetInfo
+from core_mlp.descriptions import DatasetInfo, TestSplit
 from core_mlp.errors import run_stage
 
 SAVED_MODEL = Path("models/saved_model")
@@ -76,16 +76,13 @@ def main() -> None:
 
     reports.write_json(METRICS / "evaluate.json", metrics)
     # By this, and mistakes.csv, two models can be compared image by image.
-    reports.write_json(
-        METRICS / "test_split.json",
-        {
-            "dataset": info.dataset,
-            "version": info.version,
-            "image_shape": info.image_shape,
-            "num_examples": len(labels),
-            "sha256": info.digest_of("test"),
-        },
-    )
+    TestSplit(
+        dataset=info.dataset,
+        version=info.version,
+        image_shape=info.image_shape,
+        num_examples=len(labels),
+        sha256=info.digest_of("test"),
+    ).write(METRICS / "test_split.json")
     reports.write_csv(
         PLOTS / "confusion.csv",
         ["actual", "predicted", "count"],

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from core_mlp import datasets, params
 from core_mlp.descriptions import DatasetInfo
 from core_mlp.errors import InputError, run_stage
-from core_mlp.outputs import replacing
+from core_mlp.outputs import exclusive, replacing
 
 ARCHIVES = Path("data/archives")
 RAW = Path("data/raw")
@@ -30,9 +30,12 @@ def main() -> None:
         builder = datasets.find_dataset(dataset)
     except InputError as error:
         raise InputError(f"{params.PATH}: {error}") from error
-    datasets.prepare_dataset(builder, ARCHIVES / builder.name, _announce_download)
-    info = datasets.describe_dataset(builder)
-    with replacing(RAW) as partial:
+    # Other copies of the repository use TFDS's folder too.
+    folder = Path(builder.data_path).parent
+    lock = folder.with_name(f"{folder.name}.lock")
+    with exclusive(lock, f"prepares {dataset}"), replacing(RAW) as partial:
+        datasets.prepare_dataset(builder, ARCHIVES / builder.name, _announce_download)
+        info = datasets.describe_dataset(builder)
         partial.mkdir()
         for split in info.num_examples:
             _write_split(partial, split, builder, info)

@@ -26,6 +26,8 @@ TFRECORDS = Path("data/tfrecords")
 CHECKPOINT = Path("models/checkpoint")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
+# By which the environment changes what TensorFlow and its libraries compute.
+SETTINGS = ("TF_", "XLA_", "ONEDNN_", "DNNL_", "NVIDIA_TF32")
 # Of a stream, trained on in one call.
 CHUNK_BYTES = 2**23
 
@@ -99,7 +101,7 @@ def run_key(train_params: params.TrainParams, info: DatasetInfo, device: str) ->
         tf.__version__,
         device,
         re.sub(r"(?im)^(cpu MHz|bogomips).*$", "", processor),
-        *(f"{k}={v}" for k, v in sorted(os.environ.items()) if k[:3] in ("TF_", "XLA")),
+        *(f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith(SETTINGS)),
         *(path.read_text(encoding="utf-8") for path in code),
     ]
     return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:32]

@@ -17,18 +17,37 @@ def test_the_paired_difference_agrees_with_the_distributions(fixed, broken):
     tail = stats.binom.cdf(min(fixed, broken), different, 0.5)
     assert found.p_value == pytest.approx(min(1.0, 2 * tail))
     assert found.value == (fixed - broken) / 1000
-    # Clopper and Pearson by way of the beta distribution.
-    low = stats.beta.ppf(0.025, fixed, broken + 1) if fixed else 0.0
-    high = stats.beta.ppf(0.975, fixed + 1, broken) if broken else 1.0
-    assert found.low == pytest.approx((2 * low - 1) * different / 1000)
-    assert found.high == pytest.approx((2 * high - 1) * different / 1000)
+    # Wald's interval of the mean of +1, -1 and 0, with half an example in each cell.
+    shares = np.array([fixed + 0.5, broken + 0.5, 1000 - different + 1]) / 1002
+    mean = shares @ [1, -1, 0]
+    error = ((shares @ [1, 1, 0] - mean**2) / 1002) ** 0.5
+    assert found.low == pytest.approx(mean - stats.norm.ppf(0.975) * error)
+    assert found.high == pytest.approx(mean + stats.norm.ppf(0.975) * error)
 
 
-def test_the_interval_leaves_out_zero_just_when_the_test_is_significant():
-    for fixed in range(30):
-        for broken in range(30):
-            found = comparing.paired_difference(fixed, broken, 100)
-            assert found.is_significant == (not found.low <= 0 <= found.high)
+@pytest.mark.parametrize(
+    ("share_fixed", "share_broken", "count"),
+    [
+        (0.01, 0.01, 10_000),
+        (0.01, 0.002, 10_000),
+        (0.03, 0.01, 10_000),
+        (0.02, 0.001, 1000),
+        (0.65, 0.02, 360),
+        (0.1, 0.01, 360),
+    ],
+)
+def test_the_interval_holds_the_true_difference_in_95_of_100(
+    share_fixed, share_broken, count
+):
+    rng = np.random.default_rng(0)
+    shares = [share_fixed, share_broken, 1 - share_fixed - share_broken]
+    found = [
+        comparing.paired_difference(fixed, broken, count)
+        for fixed, broken, _ in rng.multinomial(count, shares, size=1000)
+    ]
+
+    true = share_fixed - share_broken
+    assert 930 <= sum(d.low <= true <= d.high for d in found) <= 980
 
 
 def simulate(gain):
@@ -56,6 +75,14 @@ def test_holms_correction_by_hand():
     adjusted = comparing.adjust_p_values([0.04, 0.01, 0.5, 0.9, 0.02])
 
     assert adjusted == pytest.approx([0.12, 0.05, 1.0, 1.0, 0.08])
+
+
+@pytest.mark.parametrize(("new", "p_value"), [([0.5, 0.5], 1.0), ([0.6, 0.6], 0.0)])
+def test_without_noise_any_difference_of_means_is_one(new, p_value):
+    found = comparing.difference_of_means([0.5, 0.5], new)
+
+    value = pytest.approx(new[0] - 0.5)
+    assert found == (value, value, value, p_value)
 
 
 def test_the_summary_over_seeds_by_the_formulas():

@@ -129,6 +129,27 @@ def test_an_unknown_dataset_is_refused():
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["mnist:9.9.9", "emnist/no_such_config"])
+def test_an_unknown_version_or_config_is_one_line(name):
+    with pytest.raises(InputError, match=f"^dataset = {name}: ") as error:
+        datasets.find_dataset(name)
+
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[:-100], lambda content: b""]
+)
+def test_a_damaged_prepared_dataset_is_named(tmp_path, damage):
+    builder = datasets.SklearnDigits(data_dir=tmp_path)
+    datasets.prepare_dataset(builder, tmp_path / "none", refuse_download)
+    (shard,) = Path(builder.data_path).glob("*-test.tfrecord*")
+    shard.write_bytes(damage(shard.read_bytes()))
+
+    with pytest.raises(InputError, match=f"^{builder.data_path}: damaged; remove it"):
+        list(datasets.read_batches(builder, "test"))
+
+
 @pytest.mark.parametrize("name", ["imdb_reviews", "caltech101", "coco_captions"])
 def test_a_dataset_without_fixed_images_and_labels_is_refused(name):
     with pytest.raises(InputError, match="needs the features image, uint8 of one"):

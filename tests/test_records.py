@@ -122,7 +122,7 @@ def test_a_label_out_of_range_is_refused(shards):
         read(shards[0].parent, num_classes=3)
 
 
-@pytest.mark.parametrize("num_examples", [40, 60])
+@pytest.mark.parametrize("num_examples", [40, 60, 10**15])
 def test_another_number_of_examples_is_refused(shards, num_examples):
     with pytest.raises(InputError, match=f"{num_examples}"):
         read(shards[0].parent, num_examples=num_examples)

@@ -8,13 +8,16 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from conftest import ROOT, commit_all, run, try_to_run
 from scipy import stats
 
 from ci import gate, model_card
+from ci.report import draw_mermaid
 from ci.runs import Mistake, compare, read_run, why_not_comparable
+from core_mlp import comparing
 from core_mlp.errors import InputError
 
 
@@ -61,9 +64,10 @@ def test_the_report_agrees_with_an_independent_computation(clone):
     )
     fixed, broken = len(old - new), len(new - old)
     p_value = min(1.0, 2 * stats.binom.cdf(min(fixed, broken), fixed + broken, 0.5))
-    low = stats.beta.ppf(0.025, fixed, broken + 1)
-    high = stats.beta.ppf(0.975, fixed + 1, broken) if broken else 1.0
-    ends = [100 * (2 * end - 1) * (fixed + broken) / 360 for end in (low, high)]
+    shares = np.array([fixed + 0.5, broken + 0.5, 360 - fixed - broken + 1]) / 362
+    mean = shares @ [1, -1, 0]
+    error = ((shares @ [1, 1, 0] - mean**2) / 362) ** 0.5
+    ends = [100 * (mean + z * error) for z in stats.norm.ppf([0.025, 0.975])]
     assert "## main → longer: better\n" in text
     assert (
         f"**{fixed} images fixed, {broken} broken**: the accuracy changed by "
@@ -104,7 +108,9 @@ def test_no_change_is_no_difference(clone):
 
 def test_other_test_images_are_not_compared(clone):
     base, head = read_run_in(clone, "main"), read_run_in(clone, "longer")
-    split = head.test_split | {"dataset": "letters", "sha256": "f" * 64}
+    split = head.test_split.model_copy(
+        update={"dataset": "letters", "sha256": "f" * 64}
+    )
 
     problem = why_not_comparable(base, head._replace(test_split=split))
 
@@ -133,7 +139,7 @@ def test_the_workspace_is_compared_and_its_model_card_written(clone):
     run("git", "checkout", "--quiet", ".", cwd=clone)
     assert report(clone, "main").returncode == 0
     assert (clone / "MODEL_CARD.md").read_text() == model_card.render(
-        read_run_in(clone, "workspace")
+        read_run_in(clone, None)
     )
     run("git", "checkout", "--quiet", ".", cwd=clone)
 
@@ -178,11 +184,13 @@ def test_means_over_seeds_are_compared_where_both_sides_have_them(clone, tmp_pat
     text = (clone / "report.md").read_text()
     assert "### Over seeds (3 and 4)" in text
     assert "| test\\_accuracy | 0.5100 ± 0.0100 | 0.9150 ± 0.0129 | +0.4050 | " in text
-    # Of other parameters, they say nothing.
-    params = clone / "params.yaml"
-    params.write_text(params.read_text().replace("epochs: 12", "epochs: 13"))
-    assert report(clone, "main").returncode == 0
-    assert "(none for workspace)" in (clone / "report.md").read_text()
+    # Of other settings, code or data, they say nothing.
+    head = read_run_in(clone, "longer")
+    assert head.has_own_seeds
+    assert not head._replace(params=head.params | {"epochs": 13}).has_own_seeds
+    assert head._replace(params=head.params | {"seed": 13}).has_own_seeds
+    for path in ("data/tfrecords", "src/core_mlp/training.py"):
+        assert not head._replace(inputs=head.inputs | {path: "0"}).has_own_seeds
     for name in ("main", "longer"):
         run("git", "checkout", "--quiet", "--force", name, cwd=clone)
         run("git", "reset", "--quiet", "--hard", "HEAD~1", cwd=clone)
@@ -191,7 +199,7 @@ def test_means_over_seeds_are_compared_where_both_sides_have_them(clone, tmp_pat
 
 @pytest.fixture
 def committed_run():
-    return read_run_in(ROOT, "workspace")
+    return read_run_in(ROOT, None)
 
 
 def outcomes(rules, head, comparison):
@@ -267,7 +275,9 @@ def test_a_failed_gate_ends_with_an_error_and_the_report_is_there(clone):
     [
         ("0.97", "97", "min_accuracy_low: Input should be less than or equal to 1"),
         ("min_accuracy_low", "min_acuracy", "min_accuracy_low: Field required"),
-        ("0.97", "[", "not valid YAML"),
+        ("0.97", "[", "not a YAML mapping"),
+        ("0.97", "2026-13-45", "not a YAML mapping"),
+        ("0.97", "!!int", "not a YAML mapping"),
     ],
 )
 def test_a_damaged_gate_is_one_line(tmp_path, old, new, problem):
@@ -281,6 +291,20 @@ def test_a_damaged_gate_is_one_line(tmp_path, old, new, problem):
 
 def test_the_committed_model_card_is_of_the_committed_result(committed_run):
     assert (ROOT / model_card.PATH).read_text() == model_card.render(committed_run)
+
+
+def test_the_readme_has_the_committed_results(committed_run):
+    text = (ROOT / "README.md").read_text()
+    metrics = committed_run.metrics
+    low, high = metrics["test_accuracy_low"], metrics["test_accuracy_high"]
+    runs = committed_run.seeds.runs
+    seeds = comparing.summarise([r.metrics["test_accuracy"] for r in runs])
+
+    assert f"**{metrics['test_accuracy']:.4f}** (95 % interval {low:.4f} to " in text
+    assert f"{low:.4f} to {high:.4f})" in text
+    assert f"**{seeds.mean:.4f} ± {seeds.sd:.4f}** (95 % interval of the " in text
+    assert f"of the mean {seeds.low:.4f} to {seeds.high:.4f})" in text
+    assert committed_run.has_own_seeds
 
 
 def check_status(folder):
@@ -304,7 +328,44 @@ def test_dvc_lock_describes_what_is_committed_though_no_data_is_there(clone):
         ("metrics/evaluate.json", "0.", "1.", "evaluate: changed outs: metrics/"),
         ("metrics/train.json", None, None, "train: changed outs: metrics/train.json"),
         ("plots/history.csv", None, None, "train: changed outs: plots/history.csv"),
-        ("dvc.yaml", "models/saved_model", "models/model", "export: changed outs: mod"),
+        (
+            "dvc.yaml",
+            "models/saved_model",
+            "models/model",
+            "export: outs: models/model",
+        ),
+        (
+            "dvc.yaml",
+            "    - plots/mistakes.csv:\n        cache: false\n",
+            "",
+            "evaluate: outs: plots/mistakes.csv: only in dvc.lock",
+        ),
+        (
+            "dvc.yaml",
+            "    - src/core_mlp/scoring.py\n",
+            "",
+            "evaluate: deps: src/core_mlp/scoring.py: only in dvc.lock",
+        ),
+        (
+            "dvc.yaml",
+            "    - learning_rate\n",
+            "",
+            "train: params: learning_rate: only in dvc.lock",
+        ),
+        (
+            "dvc.yaml",
+            "    desc: The network",
+            "    frozen: true\n    desc: The network",
+            "train: frozen",
+        ),
+        (
+            "params.yaml",
+            "epochs: 1\n",
+            "epochs: 1\nepoch: 2\n",
+            "params.yaml: epoch: of no stage",
+        ),
+        ("dvc.lock", "schema", "<<<<<<< HEAD\nschema", "error: dvc.lock is damaged"),
+        ("dvc.lock", "stages:", "stage:", "error: dvc.lock is damaged"),
         ("dvc.lock", None, None, "error: dvc.lock is missing; run `dvc repro`"),
     ],
 )
@@ -325,6 +386,88 @@ def test_a_lock_of_something_else_is_found(clone, path, old, new, change):
         result.stdout
     )
     assert "Traceback" not in result.stdout
+
+
+@pytest.mark.parametrize("path", ["metrics/test_split.json", "plots/mistakes.csv"])
+def test_a_committed_deletion_of_a_result_is_found(clone, path):
+    run("git", "rm", "--quiet", path, cwd=clone)
+    commit_all(clone, "Without it")
+
+    result = check_status(clone)
+    run("git", "reset", "--quiet", "--hard", "HEAD~1", cwd=clone)
+
+    assert result.returncode == 1
+    assert f"evaluate: changed outs: {path}: deleted\n" in result.stdout
+
+
+def test_a_model_of_other_data_than_was_made_is_found(clone):
+    lock = clone / "dvc.lock"
+    document = yaml.safe_load(lock.read_text())
+    (out,) = document["stages"]["export"]["outs"]
+    out["md5"] = f"{'0' * 32}.dir"
+    lock.write_text(yaml.safe_dump(document))
+
+    result = check_status(clone)
+    run("git", "checkout", "--quiet", ".", cwd=clone)
+
+    assert result.returncode == 1
+    assert "evaluate: deps: models/saved_model: is not what its" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "problem"),
+    [
+        ("dvc.lock", "<<<<<<< HEAD\n", "dvc.lock is damaged: "),
+        ("params.yaml", "a: [", "params.yaml is damaged: "),
+        ("params.yaml", "", "params.yaml is damaged: "),
+        ("metrics/test_split.json", "{}", "test_split.json is damaged: dataset: Field"),
+        ("metrics/seeds.json", "[]", "metrics/seeds.json is damaged: "),
+        ("metrics/train.json", '{"train_loss": "low"}', "train.json is damaged: "),
+        ("metrics/evaluate.json", "{}", "no test_accuracy in its metrics"),
+        ("plots/history.csv", "epoch,train_loss\n1,2\n", "history.csv is damaged: Key"),
+        ("plots/per_class.csv", "label,accuracy,low,high\n", "damaged: ValueError: no"),
+        (
+            "plots/mistakes.csv",
+            "index,label,predicted,confidence\n",
+            "not of the same r",
+        ),
+        ("plots/confusion.csv", "\0", "plots/confusion.csv is damaged: "),
+    ],
+)
+def test_a_damaged_result_is_one_line(clone, path, content, problem):
+    (clone / path).write_text(content)
+
+    with pytest.raises(InputError) as error:
+        read_run_in(clone, None)
+    run("git", "checkout", "--quiet", ".", cwd=clone)
+
+    assert problem in str(error.value)
+    assert str(error.value).startswith("workspace: ")
+    assert str(error.value).isprintable()
+
+
+def test_parameters_that_were_not_run_are_not_reported(clone):
+    params = clone / "params.yaml"
+    params.write_text(params.read_text().replace("epochs: 1\n", "epochs: 3\n"))
+
+    result = report(clone, "main")
+    run("git", "checkout", "--quiet", ".", cwd=clone)
+
+    assert result.returncode == 1
+    assert result.stdout == (
+        "error: workspace: its results are of other parameters than its params.yaml "
+        "(epochs): run `dvc repro` first\n"
+    )
+
+
+def test_a_long_run_fits_into_a_comment(committed_run):
+    history = {key: [0.123456] * 100_000 for key in committed_run.history}
+    head = committed_run._replace(history=history | {"epoch": list(range(1, 100_001))})
+
+    chart = draw_mermaid(committed_run, head, "loss")
+
+    assert len(chart) < 2000
+    assert "after 100,000 epochs" in chart
 
 
 def test_the_workflow_pins_its_actions_and_calls_what_there_is():
@@ -353,5 +496,5 @@ def test_seeds_are_queued_and_gathered(workspace):
     assert seeds["summary"]["test_accuracy"]["mean"] == pytest.approx(
         sum(accuracies) / 2, abs=1e-6
     )
-    assert read_run_in(workspace, "workspace").has_own_seeds
+    assert read_run_in(workspace, None).has_own_seeds
     assert Path(workspace / "params.yaml").read_text().count("seed: 22") == 1

@@ -51,6 +51,9 @@ def test_a_description_comes_back_as_it_was_written(tmp_path):
         ('"version": "1.0.0",', "", "version: Field required"),
         ('"version"', '"release"', "version: Field required"),
         ('"cat",', "", "class_names: Tuple should have at least 2 items"),
+        ('"cat"', '"dog"', "class_names: Value error, two classes of one name"),
+        ("    2,\n    2,", "    70000,\n    2,", "image_shape.0: Input should be less"),
+        ('"sha256": {', '"sha256": {"a/b": "c"', "String should match pattern"),
         ("{", "", "Invalid JSON"),
     ],
 )
@@ -101,7 +104,7 @@ HISTORY = [
         pytest.param(lambda path: figures.draw_history(path, HISTORY), id="history"),
         pytest.param(
             lambda path: figures.draw_confusion(
-                path, np.array([[3, 1], [0, 0]]), ["cat", "dog"]
+                path, np.array([[3, 1], [0, 0]]), ["cat", r"no formula: $\fr$"]
             ),
             id="confusion",
         ),

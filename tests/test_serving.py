@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from core_mlp import checkpoints, serving
+from core_mlp import checkpoints, outputs, serving
 from core_mlp.descriptions import NetworkInfo
 from core_mlp.errors import InputError
 from core_mlp.images import normalise_images
@@ -68,10 +68,11 @@ def test_a_damaged_checkpoint_is_refused(model, tmp_path):
     path = folder / "variables.data-00000-of-00001"
     content = bytearray(path.read_bytes())
     content[100] ^= 1
-    path.write_bytes(content)
+    for damaged in (content, content[:-1], b""):
+        path.write_bytes(damaged)
 
-    with pytest.raises(InputError, match=r"variables: "):
-        checkpoints.read_checkpoint(folder)
+        with pytest.raises(InputError, match=r"variables: "):
+            checkpoints.read_checkpoint(folder)
 
 
 def test_the_state_of_a_training_comes_back_to_the_last_bit(tmp_path):
@@ -108,10 +109,41 @@ def test_a_damaged_state_is_told_and_not_used(tmp_path, capsys, damage):
     assert not np.any(others[0].numpy())
 
 
+def test_no_flipped_bit_gives_another_state(tmp_path, capsys):
+    variables = [tf.Variable(tf.random.stateless_normal([9], [0, 0]))]
+    history = [[float(epoch)] * 6 for epoch in range(100)]
+    path = tmp_path / "state.npz"
+    checkpoints.save_state(path, variables, history)
+    whole = path.read_bytes()
+    num_refused = 0
+    # Where the archive and the arrays say how long they are.
+    for position in (*range(300), *range(len(whole) - 700, len(whole))):
+        content = bytearray(whole)
+        content[position] ^= 1 << position % 8
+        path.write_bytes(content)
+        others = [tf.Variable(tf.zeros([9]))]
+
+        restored = checkpoints.restore_state(path, others)
+
+        expected = variables[0] if restored else tf.zeros([9])
+        assert restored in ([], history), position
+        np.testing.assert_array_equal(others[0], expected)
+        num_refused += not restored
+    assert num_refused > 700
+    assert capsys.readouterr().out.count("damaged") == num_refused
+
+
+def test_a_state_of_another_network_is_not_used(tmp_path):
+    path = tmp_path / "state.npz"
+    checkpoints.save_state(path, [tf.Variable(tf.zeros([3]))], [[1.0]])
+
+    assert checkpoints.restore_state(path, [tf.Variable(tf.zeros([4]))]) == []
+
+
 def test_a_state_has_one_owner_and_goes_with_a_finished_training(monkeypatch):
     is_waiting = threading.Event()
     monkeypatch.setattr(
-        checkpoints, "print", lambda *_, **__: is_waiting.set(), raising=False
+        outputs, "print", lambda *_, **__: is_waiting.set(), raising=False
     )
 
     def train_the_same():
@@ -219,9 +251,9 @@ def test_a_process_without_our_code_can_use_the_saved_model(saved_model, tmp_pat
 
 
 def test_a_missing_saved_model_is_refused(tmp_path):
-    with pytest.raises(InputError, match="cannot be loaded") as error:
+    with pytest.raises(FileNotFoundError) as error:
         load(tmp_path)
-    assert "\n" not in str(error.value)
+    assert error.value.filename == str(tmp_path / "fingerprint.pb")
 
 
 def test_a_saved_model_of_another_signature_is_refused(tmp_path):
@@ -231,6 +263,9 @@ def test_a_saved_model_of_another_signature_is_refused(tmp_path):
         input_signature=[tf.TensorSpec([1], name="pixels")],
     )
     tf.saved_model.save(module, str(tmp_path), signatures=module.call)
+    with pytest.raises(InputError, match="damaged, or not written by export"):
+        load(tmp_path)
+    serving._fix_fingerprint(tmp_path)
 
     with pytest.raises(InputError) as error:
         load(tmp_path)
@@ -259,8 +294,9 @@ def test_a_saved_model_of_another_dataset_is_refused(
 def test_a_flipped_bit_in_a_saved_model_is_refused(saved_model, name):
     content = bytearray((saved_model / name).read_bytes())
     content[len(content) // 2] ^= 1
-    (saved_model / name).write_bytes(content)
+    for damaged in (content, content[:-1], b""):
+        (saved_model / name).write_bytes(damaged)
 
-    with pytest.raises(InputError, match=r"cannot be loaded|damaged") as error:
-        load(saved_model)
-    assert "\n" not in str(error.value)
+        with pytest.raises(InputError, match=r"damaged|fingerprint.pb: ") as error:
+            load(saved_model)
+        assert "\n" not in str(error.value)

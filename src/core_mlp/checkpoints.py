@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 import tensorflow as tf
-from filelock import FileLock, Timeout
 
 from core_mlp.descriptions import NetworkInfo
 from core_mlp.errors import InputError
 from core_mlp.layers import MLP
-from core_mlp.outputs import replacing
+from core_mlp.outputs import exclusive, replacing
 
 VARIABLES = "variables"
 DESCRIPTION = "network.json"
@@ -24,13 +23,23 @@ DESCRIPTION = "network.json"
 def build_model(
     network: NetworkInfo, seed: int = 0, product_dtype: tf.DType = tf.float32
 ) -> MLP:
-    """Builds the network of a description, with fresh weights."""
-    return MLP(
-        input_size=math.prod(network.image_shape),
-        output_sizes=[*network.hidden_sizes, len(network.class_names)],
-        product_dtype=product_dtype,
-        seed=seed,
-    )
+    """Builds the network of a description, with fresh weights.
+
+    Raises:
+      InputError: If there is no memory for it.
+    """
+    try:
+        return MLP(
+            input_size=math.prod(network.image_shape),
+            output_sizes=[*network.hidden_sizes, len(network.class_names)],
+            product_dtype=product_dtype,
+            seed=seed,
+        )
+    except tf.errors.ResourceExhaustedError as error:
+        sizes = list(network.hidden_sizes)
+        raise InputError(
+            f"hidden_sizes = {sizes}: more than the memory holds"
+        ) from error
 
 
 def write_checkpoint(folder: Path, model: MLP, network: NetworkInfo) -> None:
@@ -59,7 +68,8 @@ def read_checkpoint(folder: Path) -> tuple[MLP, NetworkInfo]:
     path = str(folder / VARIABLES)
     try:
         tf.train.Checkpoint(model=model).read(path).assert_consumed()
-    except (tf.errors.OpError, ValueError, AssertionError) as error:
+    # An IndexError is TensorFlow's for a file that ends too early.
+    except (tf.errors.OpError, ValueError, AssertionError, IndexError) as error:
         problem = str(error).strip().splitlines()[0]
         raise InputError(f"{path}: does not fit {DESCRIPTION}: {problem}") from error
     return model, network
@@ -84,20 +94,9 @@ def exclusive_state(key: str) -> Iterator[Path]:
     """
     folder = os.environ.get("CORE_MLP_STATE_DIR")
     path = Path(folder or platformdirs.user_state_path("core_mlp")) / f"{key}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_suffix(".lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        print("Waiting for another process that trains the very same", flush=True)
-        lock.acquire()
-    try:
+    with exclusive(path.with_suffix(".lock"), "trains the very same"):
         yield path
         path.unlink(missing_ok=True)
-    finally:
-        # Those who wait for it notice that it is gone, and make a new one.
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
 
 
 def save_state(
@@ -129,12 +128,19 @@ def restore_state(path: Path, variables: Sequence[tf.Variable]) -> list[list[flo
       The history; empty if the training has to begin anew.
     """
     try:
-        with path.open("rb") as file, np.load(file) as arrays:
+        with zipfile.ZipFile(path) as file:
+            # NumPy reads as far as it has to, and the checksum stands at the end.
+            if name := file.testzip():
+                raise zipfile.BadZipFile(f"wrong checksum of {name}")
+        with np.load(path) as arrays:
             history, *values = (arrays[f"arr_{n}"] for n in range(len(variables) + 1))
+        if any(v.shape != w.shape for v, w in zip(values, variables, strict=True)):
+            raise ValueError("variables of other shapes")
     except FileNotFoundError:
         return []
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
-        print(f"{path}: damaged, so the training begins anew: {error}")
+    # Whatever zipfile and NumPy raise.
+    except Exception as error:
+        print(f"{path}: damaged, so the training begins anew: {error}", flush=True)
         return []
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)

@@ -69,10 +69,13 @@ def find_dataset(name: str) -> tfds.core.DatasetBuilder:
     """
     try:
         builder = tfds.builder(name)
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+    except tfds.core.DatasetNotFoundError as error:
         raise InputError(
             f"dataset = {name}: neither TFDS nor {__name__} has a dataset of that name"
         ) from error
+    # An unknown version or config, or a damaged folder: builders raise all sorts.
+    except Exception as error:
+        raise InputError(f"dataset = {name}: {_describe(error)}") from error
     _check_features(builder)
     return builder
 
@@ -115,8 +118,7 @@ def prepare_dataset(
         # A fault of ours keeps its traceback, but a full disk is none.
         if is_ours and not isinstance(error.__cause__, (OSError, tf.errors.OpError)):
             raise
-        problem = f"{type(error).__name__}: {_first_line(error)}"
-        problem = textwrap.shorten(problem, 300, placeholder=" ...")
+        problem = _describe(error)
         if missing:
             names = ", ".join(Path(url).name for url in missing)
             problem += f"; without a network, put into {archives_dir}: {names}"
@@ -126,7 +128,7 @@ def prepare_dataset(
     if not {"train", "test"} <= set(builder.info.splits):
         raise InputError(
             f"dataset = {builder.name}: needs the splits train and test; its splits "
-            f"are {', '.join(builder.info.splits)}"
+            f"are {', '.join(builder.info.splits) or 'none'}"
         )
 
 
@@ -164,8 +166,10 @@ def read_batches(
       `[B, H, W, C]` uint8 images and `[B]` int64 labels.
 
     Raises:
-      InputError: If an image has no label; TFDS has -1 for it.
+      InputError: If an image has no label (TFDS has -1 for it), or a file is damaged.
     """
+    import tensorflow as tf
+
     # One file after the other: the order does not depend on the number of shards
     # that are read at a time.
     read_config = tfds.ReadConfig(
@@ -179,7 +183,17 @@ def read_batches(
     dataset = builder.as_dataset(
         split=split, batch_size=READ_BATCH_SIZE, read_config=read_config
     )
-    for batch in tfds.as_numpy(dataset):
+    batches = iter(tfds.as_numpy(dataset))
+    while True:
+        try:
+            batch = next(batches, None)
+        except tf.errors.OpError as error:
+            raise InputError(
+                f"{builder.data_path}: damaged; remove it, and it is prepared anew: "
+                f"{_describe(error)}"
+            ) from error
+        if batch is None:
+            return
         if batch["label"].min() < 0:
             raise InputError(
                 f"dataset = {builder.name}: there are images without a label in {split}"
@@ -197,10 +211,11 @@ def _check_features(builder: tfds.core.DatasetBuilder) -> None:
         or None in image.shape
         or image.np_dtype != np.uint8
     ):
+        found = f"{', '.join(features)}, with image = {image} and label = {label}"
+        found = textwrap.shorten(found, 300, placeholder=" ...")
         raise InputError(
             f"dataset = {builder.name}: needs the features image, uint8 of one fixed "
-            f"shape, and label, a class; it has {', '.join(features)}, with image = "
-            f"{image} and label = {label}"
+            f"shape, and label, a class; it has {found}"
         )
 
 
@@ -222,7 +237,8 @@ def _check_archives(builder: tfds.core.DatasetBuilder, manual_dir: Path) -> list
     return missing
 
 
-def _first_line(error: Exception) -> str:
-    """Returns the first line of an error's message that says something."""
+def _describe(error: Exception) -> str:
+    """Returns an error as one line: its type, and what its message begins with."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return textwrap.shorten(text, 300, placeholder=" ...")

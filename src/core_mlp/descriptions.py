@@ -4,13 +4,31 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+)
 
 from core_mlp.errors import InputError
 from core_mlp.reports import write_json
 
-ImageShape = tuple[PositiveInt, PositiveInt, PositiveInt]
-ClassNames = Annotated[tuple[str, ...], Field(min_length=2)]
+
+def _check_unique(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("two classes of one name")
+    return names
+
+
+Size = Annotated[int, Field(ge=1, le=65_536)]
+ImageShape = tuple[Size, Size, Size]
+ClassNames = Annotated[
+    tuple[str, ...], Field(min_length=2), AfterValidator(_check_unique)
+]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 
 
 class Description(BaseModel):
@@ -54,7 +72,7 @@ class DatasetInfo(Description):
     image_shape: ImageShape
     class_names: ClassNames
     num_examples: dict[str, PositiveInt]
-    sha256: dict[str, str] = {}
+    sha256: dict[FileName, str] = {}
 
     def with_digests(self, folder: Path) -> Self:
         """Returns the description with the digests of the files in a folder."""
@@ -87,6 +105,24 @@ class DatasetInfo(Description):
                 )
 
 
+class TestSplit(Description):
+    """Which images a model was tested on; by it two models can be compared.
+
+    Attributes:
+      dataset: TFDS's name, with the config if there is one.
+      version: TFDS's version of the dataset.
+      image_shape: Height, width and channels of every image.
+      num_examples: Number of images.
+      sha256: One digest of the files of the split.
+    """
+
+    dataset: str
+    version: str
+    image_shape: ImageShape
+    num_examples: PositiveInt
+    sha256: str
+
+
 class NetworkInfo(Description):
     """What it takes to build the network that a checkpoint belongs to.
 
@@ -97,7 +133,7 @@ class NetworkInfo(Description):
     """
 
     image_shape: ImageShape
-    hidden_sizes: tuple[PositiveInt, ...]
+    hidden_sizes: tuple[Size, ...]
     class_names: ClassNames
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
@@ -13,8 +14,11 @@ from matplotlib.ticker import MaxNLocator
 from core_mlp.outputs import replacing
 
 DPI = 120
+# A dollar sign in the name of a class is no formula.
+plain_text = rc_context({"text.parse_math": False})
 
 
+@plain_text
 def draw_examples(
     path: Path, images: np.ndarray, titles: Sequence[str], *, columns: int, title: str
 ) -> None:
@@ -39,6 +43,7 @@ def draw_examples(
     _save(figure, path)
 
 
+@plain_text
 def draw_label_distribution(
     path: Path, splits: Sequence[str], class_names: Sequence[str], counts: np.ndarray
 ) -> None:
@@ -82,6 +87,7 @@ def draw_history(path: Path, history: Sequence) -> None:
     _save(figure, path)
 
 
+@plain_text
 def draw_confusion(path: Path, counts: np.ndarray, class_names: Sequence[str]) -> None:
     """Draws a confusion matrix, each row as shares of its true class.
 

@@ -1,9 +1,11 @@
-"""Outputs that are there whole, or not at all."""
+"""Outputs that are there whole, or not at all; one process at a time."""
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from core_mlp.errors import InputError
 
@@ -41,8 +43,34 @@ def replacing(path: Path, *write_errors: type[Exception]) -> Iterator[Path]:
         raise InputError(f"{path}: cannot be written: {problem}") from error
     except OSError as error:
         # An error while writing has no name; others have that of the place beside.
-        if str(error.filename or scratch).startswith(str(scratch)):
+        if error.errno and str(error.filename or scratch).startswith(str(scratch)):
             error.filename = str(path)
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def exclusive(path: Path, work: str) -> Iterator[None]:
+    """Lets one process at a time do some work; others say so, and wait.
+
+    Args:
+      path: A file that is there while a process is at work.
+      work: Of the message: what another process does.
+
+    Raises:
+      OSError: If the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"Waiting for another process that {work}", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        # Those who wait for it notice that it is gone, and make a new one.
+        path.unlink(missing_ok=True)
+        lock.release()

@@ -33,7 +33,9 @@ class FetchParams(StageParams):
     # A TFDS name, optionally with a config and a version: emnist/letters:3.1.0
     dataset: Annotated[
         str,
-        Field(pattern=r"^[a-z][a-z0-9_]*(/[A-Za-z0-9_.+-]+)?(:\d+\.\d+\.\d+)?$"),
+        Field(
+            pattern=r"^[a-z][a-z0-9_]*(/[A-Za-z0-9_.+-]+)?(:[0-9]+\.[0-9]+\.[0-9]+)?$"
+        ),
     ]
 
 

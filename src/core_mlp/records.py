@@ -115,10 +115,14 @@ def read_split(
     Raises:
       InputError: If a file is missing, damaged or of another dataset.
     """
+    paths = _shard_paths(folder, split)
+    # Before so many are made room for.
+    if num_examples * math.prod(image_shape) > sum(p.stat().st_size for p in paths):
+        raise InputError(f"{folder}: too little for {num_examples} examples of {split}")
     images = np.empty([num_examples, *image_shape], np.uint8)
     labels = np.empty([num_examples], np.int64)
     end = 0
-    for path in _shard_paths(folder, split):
+    for path in paths:
         for image_batch, label_batch in _read_shard(path, image_shape, num_classes):
             start, end = end, end + len(label_batch)
             if end > num_examples:
@@ -218,7 +222,7 @@ def _checked(
             if labels.min() < 0 or labels.max() >= num_classes:
                 raise InputError(f"{path}: a label is outside 0 to {num_classes - 1}")
             yield images, labels
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+    except tf.errors.OpError as error:
         # Without the names that TensorFlow gives to its nodes.
         problem = re.sub(r"\{\{.*?\}\} ?| ?\[Op:.*", "", error.message.splitlines()[0])
         raise InputError(

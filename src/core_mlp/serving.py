@@ -102,8 +102,17 @@ def load_classifier(
       A function from the keyword `images` to a dict; see `Classifier.classify`.
 
     Raises:
-      InputError: If there is no SavedModel of that signature.
+      InputError: If it is damaged, or of another signature.
+      OSError: If a file cannot be read.
     """
+    # First: TensorFlow checks the variables only, and a damaged graph makes it raise
+    # anything, or loads.
+    fingerprint, content_uuid = _read_fingerprint(folder)
+    if fingerprint.uuid != content_uuid:
+        raise InputError(
+            f"{folder}: damaged, or not written by export: {FINGERPRINT} is of other "
+            "files"
+        )
     try:
         signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
     except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
@@ -118,10 +127,6 @@ def load_classifier(
     }
     if found != expected:
         raise InputError(f"{folder}: its signature is {found}; expected {expected}")
-    # TensorFlow checks the variables only; a graph with a flipped bit may load.
-    fingerprint, content_uuid = _read_fingerprint(folder)
-    if fingerprint.uuid != content_uuid:
-        raise InputError(f"{folder}: damaged: {FINGERPRINT} is of other files")
     return signature
 
 
