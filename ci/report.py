@@ -235,13 +235,11 @@ def draw_svg(base: Run, head: Run, metric: str) -> str:
         f"{part}Color": "currentColor" for part in ("label", "title", "tick", "domain")
     }
     spec = {
-        "width": 330,
+        "width": 300,
         "height": 220,
         "background": None,
         "title": metric.capitalize(),
         "data": {"values": values},
-        # With points, or a run of one epoch would not be seen.
-        "mark": {"type": "line", "point": {"size": 20}},
         "encoding": {
             "x": {"field": "epoch", "type": "quantitative", "axis": {"tickMinStep": 1}},
             "y": {
@@ -257,25 +255,34 @@ def draw_svg(base: Run, head: Run, metric: str) -> str:
                 "title": None,
                 "scale": {"domain": [base.name, head.name], "range": COLORS},
             },
-            # What is the same in both is seen as a line with a rim.
-            "strokeWidth": {
-                "field": "run",
-                "type": "nominal",
-                "sort": [],
-                "title": None,
-                "scale": {"domain": [base.name, head.name], "range": [6, 2]},
-            },
-            "strokeDash": {
-                "field": "split",
-                "type": "nominal",
-                "sort": [],
-                "title": None,
-                "scale": {
-                    "domain": ["validation", "train"],
-                    "range": [[1, 0], [4, 3]],
+        },
+        "layer": [
+            {
+                "mark": "line",
+                "encoding": {
+                    # What is the same in both is seen as a line with a rim.
+                    "strokeWidth": {
+                        "field": "run",
+                        "type": "nominal",
+                        "sort": [],
+                        "title": None,
+                        "scale": {"domain": [base.name, head.name], "range": [6, 2]},
+                    },
+                    "strokeDash": {
+                        "field": "split",
+                        "type": "nominal",
+                        "sort": [],
+                        "title": None,
+                        "scale": {
+                            "domain": ["validation", "train"],
+                            "range": [[1, 0], [4, 3]],
+                        },
+                    },
                 },
             },
-        },
+            # A line of one epoch is not drawn.
+            {"mark": {"type": "circle", "size": 25}},
+        ],
         "config": {
             "axis": {**ink, "gridColor": "#8884"},
             "legend": {
