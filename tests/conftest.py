@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 # As in dvc.yaml, and before TensorFlow is imported by any test.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -139,7 +140,18 @@ def stages_run(output: str) -> list[str]:
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory):
     """A repository in which `dvc repro` has run on sklearn_digits."""
-    folder = copy_repository(tmp_path_factory.mktemp("pipeline"))
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    # The first worker makes it, each has a copy.
+    with FileLock(shared / "pipeline.lock"):
+        if not (shared / "pipeline").exists():
+            make_pipeline(tmp_path_factory.mktemp("made")).rename(shared / "pipeline")
+    return shutil.copytree(shared / "pipeline", own / "pipeline_copy")
+
+
+def make_pipeline(folder: Path) -> Path:
+    """Runs the pipeline in a copy of the repository, and commits the results."""
+    copy_repository(folder)
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params |= {
         "dataset": "sklearn_digits",

@@ -158,7 +158,9 @@ def test_a_training_killed_again_and_again_ends_with_the_same_bytes(
     )
 
 
-@pytest.mark.parametrize("victim", ["train", "dvc"])
+@pytest.mark.parametrize(
+    "victim", ["train", pytest.param("dvc", marks=pytest.mark.slow)]
+)
 def test_a_killed_training_goes_on_after_its_last_epoch(
     reference, broken_copies, victim
 ):
@@ -265,6 +267,7 @@ def limited_shell(tmp_path_factory):
     return shell
 
 
+@pytest.mark.slow
 def test_a_fresh_clone_on_one_core_gives_the_same_bytes(reference, tmp_path):
     folder, _ = reference
     clone = tmp_path / "clone"
