@@ -108,7 +108,7 @@ def describe_verdict(comparison: Comparison | None, problem: str | None) -> str:
         verdict = "better" if difference.value > 0 else "worse"
     significant = {k: d for k, d in comparison.classes.items() if d.is_significant}
     changed = [
-        f"{word}: {', '.join(map(escape, names))}"
+        f"{word} at {', '.join(f'class {escape(name)}' for name in names)}"
         for word, names in (
             ("better", [k for k, d in significant.items() if d.value > 0]),
             ("worse", [k for k, d in significant.items() if d.value < 0]),
@@ -116,8 +116,8 @@ def describe_verdict(comparison: Comparison | None, problem: str | None) -> str:
         if names
     ]
     classes = (
-        f"Classes {'; '.join(changed) or 'that changed significantly: none'} (p below "
-        "0.05, corrected for their number)."
+        f"Significantly {'; '.join(changed) or 'better or worse at no class'} (p below "
+        "0.05, corrected for the number of classes)."
     )
     return (
         f"{verdict}\n\n"
@@ -135,7 +135,7 @@ def describe_seeds(base: Run, head: Run) -> list[str]:
         return [
             "This compares two models, each of one seed. Another seed would give "
             "another model: `make seeds` on both sides compares the settings "
-            f"(none for {' and '.join(without)})."
+            f"(no metrics/seeds.json of these settings in {' and '.join(without)})."
         ]
     if base.identity == head.identity:
         return ["Both have the same settings, so that their seeds show no difference."]
