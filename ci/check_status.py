@@ -44,7 +44,7 @@ def _differences(stages: dict, locked: dict) -> Iterator[str]:
     outs = {
         out["path"]: out["md5"] for stage in locked.values() for out in stage["outs"]
     }
-    for name in stages.keys() & locked.keys():
+    for name in sorted(stages.keys() & locked.keys()):
         stage, lock = stages[name], locked[name]
         if "frozen" in stage:
             yield f"{name}: frozen"

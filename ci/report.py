@@ -36,10 +36,9 @@ COLORS = ("#3b82c4", "#e07b27")
 STYLE = """
 :root { color-scheme: light dark; }
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; line-height: 1.5;
-       font-family: system-ui, sans-serif; }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-body { overflow-wrap: anywhere; }
-table { display: block; overflow-x: auto; }
+       font-family: system-ui, sans-serif; overflow-wrap: anywhere; }
+table { display: block; overflow-x: auto; border-collapse: collapse; margin: 1rem 0;
+        font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid #8886; padding: .25rem .75rem; }
 summary { cursor: pointer; }
 figure { display: inline-block; margin: 0; max-width: 100%; }

@@ -280,10 +280,7 @@ def _parse_metrics(text: str) -> dict[str, float]:
 
 def _parse_history(text: str) -> dict[str, list[float]]:
     rows = _parse_csv(text)
-    metrics = [
-        f"{s}_{m}" for s in ("train", "validation") for m in ("loss", "accuracy")
-    ]
-    history = {key: [float(row[key]) for row in rows] for key in ("epoch", *metrics)}
+    history = {key: [float(row[key]) for row in rows] for key in HISTORY}
     if not rows:
         raise ValueError("no epoch")
     return history

@@ -103,6 +103,7 @@ def test_no_change_is_no_difference(clone):
     text = (clone / "report.md").read_text()
     assert "## longer → longer: no difference that this test set can show" in text
     assert "**0 images fixed, 0 broken**" in text
+    assert "(no metrics/seeds.json of these settings in longer and longer)" in text
     assert "None changed." in text
 
 
@@ -165,7 +166,7 @@ def test_a_revision_that_cannot_be_read_is_one_line(clone, revision, problem):
     assert "Traceback" not in result.stdout
 
 
-def test_means_over_seeds_are_compared_where_both_sides_have_them(clone, tmp_path):
+def test_means_over_seeds_are_compared_where_both_sides_have_them(clone):
     base, head = read_run_in(clone, "main"), read_run_in(clone, "longer")
     for name, accuracies, result in (
         ("main", [0.50, 0.52, 0.51], base),

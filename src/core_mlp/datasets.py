@@ -183,22 +183,19 @@ def read_batches(
     dataset = builder.as_dataset(
         split=split, batch_size=READ_BATCH_SIZE, read_config=read_config
     )
-    batches = iter(tfds.as_numpy(dataset))
-    while True:
-        try:
-            batch = next(batches, None)
-        except tf.errors.OpError as error:
-            raise InputError(
-                f"{builder.data_path}: damaged; remove it, and it is prepared anew: "
-                f"{_describe(error)}"
-            ) from error
-        if batch is None:
-            return
-        if batch["label"].min() < 0:
-            raise InputError(
-                f"dataset = {builder.name}: there are images without a label in {split}"
-            )
-        yield batch["image"], batch["label"]
+    try:
+        for batch in tfds.as_numpy(dataset):
+            if batch["label"].min() < 0:
+                raise InputError(
+                    f"dataset = {builder.name}: there are images without a label in "
+                    f"{split}"
+                )
+            yield batch["image"], batch["label"]
+    except tf.errors.OpError as error:
+        raise InputError(
+            f"{builder.data_path}: damaged; remove it, and it is prepared anew: "
+            f"{_describe(error)}"
+        ) from error
 
 
 def _check_features(builder: tfds.core.DatasetBuilder) -> None:

@@ -23,6 +23,7 @@ def _check_unique(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+# Of an image's side, and of a layer.
 Size = Annotated[int, Field(ge=1, le=65_536)]
 ImageShape = tuple[Size, Size, Size]
 ClassNames = Annotated[

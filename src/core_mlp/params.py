@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 
+from core_mlp.descriptions import Size
 from core_mlp.errors import InputError
 
 PATH = Path("params.yaml")
@@ -16,7 +17,6 @@ MAX_PROBLEMS = 3
 # The bounds keep each value, and 1 - beta, distinct from 0 and 1 in float32.
 PositiveFraction = Annotated[float, Field(ge=1e-30, le=1.0)]
 DecayRate = Annotated[float, Field(ge=0.0, le=0.999999)]
-LayerSize = Annotated[int, Field(ge=1, le=65_536)]
 
 
 class StageParams(BaseModel):
@@ -49,7 +49,7 @@ class TrainParams(StageParams):
     """Parameters of the train stage."""
 
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)]
-    hidden_sizes: Annotated[list[LayerSize], Field(max_length=64)]
+    hidden_sizes: Annotated[list[Size], Field(max_length=64)]
     batch_size: Annotated[int, Field(ge=1, le=2**20)]
     epochs: Annotated[int, Field(ge=1, le=100_000)]
     learning_rate: PositiveFraction
