@@ -113,9 +113,8 @@ def _train_ours(setting: Setting, make_source: Callable) -> Iterator[float]:
     from core_mlp import training
     from core_mlp.layers import MLP
     from core_mlp.optimizers import Adam
-    from stages import train
 
-    device = training.set_up_device()
+    training.set_up_device()
     model = MLP(
         784,
         setting.layer_sizes[1:],
@@ -130,7 +129,6 @@ def _train_ours(setting: Setting, make_source: Callable) -> Iterator[float]:
         _examples(setting._replace(num_images=1000)),
         epochs=itertools.count(1),
         batch_size=setting.batch_size,
-        with_xla=train.use_xla(device, setting.precision),
     ):
         yield metrics.images_per_second
 

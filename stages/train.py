@@ -74,7 +74,6 @@ def main() -> None:
             validation_examples,
             epochs=range(len(history) + 1, train_params.epochs + 1),
             batch_size=train_params.batch_size,
-            with_xla=use_xla(device, train_params.precision),
         )
         # A bar on a terminal only, a line per epoch anywhere.
         with tqdm(
@@ -105,12 +104,6 @@ def run_key(train_params: params.TrainParams, info: DatasetInfo, device: str) ->
         *(path.read_text(encoding="utf-8") for path in code),
     ]
     return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:32]
-
-
-def use_xla(device: str, precision: str) -> bool:
-    """Chooses the compiler of the epoch."""
-    # On a CPU, oneDNN multiplies bfloat16 faster than float32, and XLA does not.
-    return device != "CPU" or precision == "float32"
 
 
 def choose_source(

@@ -1,5 +1,7 @@
 """The layers."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -39,22 +41,54 @@ def test_dense_by_hand():
     np.testing.assert_array_equal(outputs, [[7.5, 0.0]])
 
 
-def test_bfloat16_is_for_the_factors_of_the_product_alone():
-    inputs = tf.random.stateless_uniform([5, 64], [0, 1])
-    layer = Dense(64, 32, product_dtype=tf.bfloat16, seed=[0, 0])
-
+def dense_with_gradients(layer, inputs, upstream):
     with tf.GradientTape() as tape:
+        tape.watch(inputs)
         outputs = layer(inputs)
-    gradients = tape.gradient(outputs, layer.trainable_variables)
+    sources = [inputs, layer.weights, layer.bias]
+    return outputs, *tape.gradient(outputs, sources, output_gradients=upstream)
 
-    def rounded(values):
-        return tf.cast(tf.cast(values, tf.bfloat16), tf.float32).numpy()
 
-    expected = rounded(inputs) @ rounded(layer.weights)
-    np.testing.assert_allclose(outputs, expected, atol=2**-7)
-    np.testing.assert_array_equal(outputs, rounded(outputs))
-    assert {v.dtype for v in layer.variables} == {tf.float32}
-    assert {value.dtype for value in [outputs, *gradients]} == {tf.float32}
+# One column or row, odd sizes, sizes below a vector register and above it.
+@pytest.mark.parametrize("batch_size", [1, 5, 128])
+@pytest.mark.parametrize(("input_size", "output_size"), [(1, 1), (3, 2), (65, 33)])
+def test_bfloat16_is_for_the_factors_of_the_products_alone(
+    batch_size, input_size, output_size
+):
+    inputs = tf.random.stateless_normal([batch_size, input_size], [0, 1])
+    upstream = tf.random.stateless_normal([batch_size, output_size], [0, 2])
+    layer = Dense(input_size, output_size, product_dtype=tf.bfloat16, seed=[0, 0])
+    layer.bias.assign(tf.range(output_size, dtype=tf.float32))
+
+    actual = tf.function(dense_with_gradients, jit_compile=True)(
+        layer, inputs, upstream
+    )
+
+    x, w, dy = (
+        tf.cast(tf.cast(factor, tf.bfloat16), tf.float32).numpy()
+        for factor in (inputs, layer.weights, upstream)
+    )
+    expected = (x @ w + layer.bias.numpy(), dy @ w.T, x.T @ dy, dy.sum(axis=0))
+    for actual_values, expected_values in zip(actual, expected, strict=True):
+        assert actual_values.dtype == tf.float32
+        np.testing.assert_allclose(actual_values, expected_values, rtol=1e-5, atol=1e-5)
+
+
+def test_no_product_of_a_layer_in_bfloat16_is_widened():
+    layer = Dense(64, 32, product_dtype=tf.bfloat16, seed=[0, 0])
+    compiled = tf.function(dense_with_gradients, jit_compile=True)
+
+    tf.random.set_seed(0)  # The next call draws a number, to find its device.
+    hlo = compiled.experimental_get_compiler_ir(
+        layer, tf.zeros([16, 64]), tf.zeros([16, 32])
+    )(stage="optimized_hlo")
+
+    # As "%name = f32[16,32]{1,0} dot(%left, %right), ...", the factors defined above.
+    products = re.findall(r" dot\((%[\w.-]+), (%[\w.-]+)\)", hlo)
+    factors = {factor for product in products for factor in product}
+    assert len(products) == 3
+    for factor in factors:
+        assert f"{factor} = bf16[" in hlo
 
 
 def test_mlp_has_the_parameters_of_the_guide():

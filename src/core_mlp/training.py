@@ -222,9 +222,8 @@ def train(
     *,
     epochs: Iterable[int],
     batch_size: int,
-    with_xla: bool = True,
 ) -> Iterator[EpochMetrics]:
-    """Trains a model, and reports after each epoch.
+    """Trains a model, and reports after each epoch; XLA compiles both.
 
     Args:
       model: Maps `[B, H * W * C]` float32 to logits `[B, num_classes]`.
@@ -234,7 +233,6 @@ def train(
       validation_examples: The validation split.
       epochs: The number of each epoch; an interrupted training goes on with the next.
       batch_size: Examples per step.
-      with_xla: Compile training and evaluation with XLA.
 
     Yields:
       The metrics of each epoch.
@@ -243,8 +241,7 @@ def train(
       InputError: If a loss is not finite.
     """
     compiled_steps, compiled_evaluation = (
-        tf.function(function, jit_compile=with_xla or None)
-        for function in (train_steps, evaluate)
+        tf.function(function, jit_compile=True) for function in (train_steps, evaluate)
     )
     for epoch in epochs:
         start = time.perf_counter()
