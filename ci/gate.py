@@ -88,11 +88,6 @@ def check(rules: Gate, head: Run, comparison: Comparison | None) -> list[Result]
     ]
 
 
-def has_failed(results: list[Result]) -> bool:
-    """Says whether a rule fails."""
-    return any(result.outcome == "fail" for result in results)
-
-
 def describe(results: list[Result]) -> list[str]:
     """Returns the results as a Markdown table."""
     if not results:

@@ -2,8 +2,8 @@
 
     python -m ci.report BASE [HEAD] [--gate]
 
-compares two revisions, HEAD being the workspace if it is left out, by what Git has of
-them: no data, cache or remote is needed. With --gate it ends with exit code 1 if a rule
+compares two revisions (or experiments of DVC), HEAD being the workspace if it is left
+out, by what Git has of them: no data, cache or remote is needed. With --gate it ends with exit code 1 if a rule
 of ci/gate.yaml fails.
 """
 
@@ -57,6 +57,7 @@ def main() -> None:
     problem = why_not_comparable(base, head)
     comparison = None if problem else compare(base, head)
     results = gate.check(gate.load(), head, comparison) if arguments.gate else []
+    verdict, explanation = describe_verdict(comparison, problem)
 
     def write(path: Path, text: str) -> None:
         with replacing(path) as partial:
@@ -65,7 +66,8 @@ def main() -> None:
 
     def render(draw_curves: Callable[[Run, Run, str], str]) -> str:
         parts = [
-            f"## {escape(title)}: {describe_verdict(comparison, problem)}",
+            f"## {escape(title)}: {verdict}",
+            explanation,
             *(describe_seeds(base, head) if comparison else []),
             *gate.describe(results),
             *describe_metrics(base, head),
@@ -92,14 +94,19 @@ def main() -> None:
         '<meta name="viewport" content="width=device-width">\n'
         f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n{body}</html>\n",
     )
-    if gate.has_failed(results):
-        raise InputError(f"a rule of {gate.PATH} fails; see {MARKDOWN}")
+    print(f"{title}: {verdict}")
+    for rule, outcome, reason in results:
+        print(f"{outcome}: {rule}: {reason}", flush=True)
+    if failed := [result.rule for result in results if result.outcome == "fail"]:
+        raise InputError(f"{gate.PATH}: failed: {', '.join(failed)}; see {MARKDOWN}")
 
 
-def describe_verdict(comparison: Comparison | None, problem: str | None) -> str:
-    """Returns the verdict: a heading's end, and a paragraph."""
+def describe_verdict(
+    comparison: Comparison | None, problem: str | None
+) -> tuple[str, str]:
+    """Returns the verdict, and a paragraph on it."""
     if comparison is None:
-        return f"cannot be compared\n\nThere is no verdict: {escape(problem)}."
+        return "cannot be compared", f"There is no verdict: {escape(problem)}."
     difference = comparison.accuracy
     if not difference.is_significant:
         verdict = "no difference that this test set can show"
@@ -118,8 +125,7 @@ def describe_verdict(comparison: Comparison | None, problem: str | None) -> str:
         f"Significantly {'; '.join(changed) or 'better or worse at no class'} (p below "
         "0.05, corrected for the number of classes)."
     )
-    return (
-        f"{verdict}\n\n"
+    return verdict, (
         f"**{len(comparison.fixed)} images fixed, {len(comparison.broken)} broken**: "
         f"the accuracy changed by {100 * difference.value:+.2f} points (95 % interval "
         f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}; McNemar's exact "

@@ -325,9 +325,16 @@ def _reader(revision: str | None) -> Callable[[str], str | None]:
     commit = _git(
         "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
     )
-    if commit is None:
+    # DVC keeps an experiment as refs/exps/BA/SELINE/NAME.
+    experiments = f"refs/exps/*/*/{revision}"
+    commits = (
+        commit or _git("for-each-ref", "--format=%(objectname)", experiments) or ""
+    ).split()
+    if not commits:
         raise InputError(f"{revision}: Git has no such revision here")
-    return lambda path: _git("show", f"{commit.strip()}:{path}")
+    if len(commits) > 1:
+        raise InputError(f"{revision}: several experiments are called that")
+    return lambda path: _git("show", f"{commits[0]}:{path}")
 
 
 def _git(*arguments: str) -> str | None:

@@ -34,6 +34,9 @@ def test_an_experiment_changes_one_line_and_runs_what_depends_on_it(workspace):
     assert row["learning_rate"] == "1e-05"
     assert float(row["test_accuracy"]) < 0.5
     assert not any(":" in column or "/" in column for column in row)
+    run("git", "stash", "--quiet", cwd=workspace)
+    run("python", "-m", "ci.report", "main", name, cwd=workspace, PYTHONPATH="src")
+    assert "| 0.001 | 1e-05 |" in (workspace / "report.md").read_text()
 
 
 def test_queued_and_temporary_experiments_use_their_own_code(workspace):

@@ -265,10 +265,13 @@ def test_a_failed_gate_ends_with_an_error_and_the_report_is_there(clone):
     result = report(clone, "longer", "main", "--gate")
 
     assert result.returncode == 1
-    assert result.stdout.splitlines()[-1] == (
-        "error: a rule of ci/gate.yaml fails; see report.md"
-    )
-    assert "| `max_accuracy_loss` | **fail** |" in (clone / "report.md").read_text()
+    *lines, error = result.stdout.splitlines()
+    assert "longer → main: worse" in lines
+    failed = [line.split(": ")[1] for line in lines if line.startswith("fail: ")]
+    assert "max_accuracy_loss" in failed
+    assert error == f"error: ci/gate.yaml: failed: {', '.join(failed)}; see report.md"
+    text = (clone / "report.md").read_text()
+    assert re.findall(r"\| `(\w+)` \| \*\*fail\*\*", text) == failed
 
 
 @pytest.mark.parametrize(
