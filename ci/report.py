@@ -3,8 +3,8 @@
     python -m ci.report BASE [HEAD] [--gate]
 
 compares two revisions (or experiments of DVC), HEAD being the workspace if it is left
-out, by what Git has of them: no data, cache or remote is needed. With --gate it ends with exit code 1 if a rule
-of ci/gate.yaml fails.
+out, by what Git has of them: no data, cache or remote is needed. With --gate it ends
+with exit code 1 if a rule of ci/gate.yaml fails.
 """
 
 import argparse

@@ -75,7 +75,7 @@ def wait_for(condition):
     deadline = time.monotonic() + TIMEOUT
     while not (result := condition()):
         assert time.monotonic() < deadline
-        time.sleep(0.01)
+        time.sleep(0.03)
     return result
 
 

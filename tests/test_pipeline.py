@@ -119,8 +119,6 @@ def test_diffs_need_neither_cache_nor_remote(workspace, tmp_path):
 
 
 def test_a_bad_value_ends_the_stage_in_one_line_and_checkout_brings_all_back(workspace):
-    result = try_to_run("dvc", "repro", "--single-item", "train", cwd=workspace)
-    assert result.returncode == 0
     params = workspace / "params.yaml"
     params.write_text(params.read_text().replace("epochs: 1", "epochs: abc"))
 

@@ -294,7 +294,8 @@ def test_stages_replace_what_an_earlier_run_has_left(digits):
     set_param(digits, "epochs: 10", "epochs: 1")
     set_param(digits, "- 700\n- 500", "- 8")
 
-    for stage in (fetch, preprocess, train, export, evaluate) * 2:
+    # What fetch and preprocess wrote is there already.
+    for stage in (fetch, preprocess, *(train, export, evaluate) * 2):
         stage.main()
 
     names = sorted(path.name for path in (digits / "models/checkpoint").iterdir())
