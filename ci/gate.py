@@ -108,7 +108,8 @@ def _check_classes(minimum: float, head: Run) -> Result:
     return Result(
         "min_class_accuracy",
         "fail" if surely_below else outcome,
-        f"{accuracy:.4f} ({low:.4f} to {high:.4f}) for {name}, at least {minimum}",
+        f"{accuracy:.4f} ({low:.4f} to {high:.4f}) for class {name}, "
+        f"at least {minimum}",
     )
 
 

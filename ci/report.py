@@ -278,8 +278,9 @@ def draw_svg(base: Run, head: Run, metric: str) -> str:
                         "type": "nominal",
                         "sort": [],
                         "title": None,
+                        # As on the page of `dvc plots diff`.
                         "scale": {
-                            "domain": ["validation", "train"],
+                            "domain": ["train", "validation"],
                             "range": [[1, 0], [4, 3]],
                         },
                     },
