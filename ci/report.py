@@ -11,6 +11,7 @@ import argparse
 import html
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,7 +95,8 @@ def main() -> None:
         '<meta name="viewport" content="width=device-width">\n'
         f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n{body}</html>\n",
     )
-    print(f"{title}: {verdict}")
+    # The same in plain text.
+    print(f"{title}: {verdict}", re.sub(r"[*\\]", "", explanation), sep="\n")
     for rule, outcome, reason in results:
         print(f"{outcome}: {rule}: {reason}", flush=True)
     if failed := [result.rule for result in results if result.outcome == "fail"]:

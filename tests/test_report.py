@@ -266,7 +266,8 @@ def test_a_failed_gate_ends_with_an_error_and_the_report_is_there(clone):
 
     assert result.returncode == 1
     *lines, error = result.stdout.splitlines()
-    assert "longer → main: worse" in lines
+    verdict = lines.index("longer → main: worse")
+    assert re.match(r"\d+ images fixed, \d+ broken: the acc", lines[verdict + 1])
     failed = [line.split(": ")[1] for line in lines if line.startswith("fail: ")]
     assert "max_accuracy_loss" in failed
     assert error == f"error: ci/gate.yaml: failed: {', '.join(failed)}; see report.md"
