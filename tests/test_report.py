@@ -151,6 +151,7 @@ def test_the_workspace_is_compared_and_its_model_card_written(clone):
         ("no-such-branch", "no-such-branch: Git has no such revision here"),
         ("--help-me", "unrecognized arguments: --help-me"),
         ("without", "without: no plots/mistakes.csv in it"),
+        ("twin", "twin: several experiments are called that"),
     ],
 )
 def test_a_revision_that_cannot_be_read_is_one_line(clone, revision, problem):
@@ -158,6 +159,8 @@ def test_a_revision_that_cannot_be_read_is_one_line(clone, revision, problem):
     run("git", "rm", "--quiet", "plots/mistakes.csv", cwd=clone)
     commit_all(clone, "Without its mistakes")
     run("git", "checkout", "--quiet", "main", cwd=clone)
+    for baseline in ("refs/exps/ab/cd", "refs/exps/ef/01"):
+        run("git", "update-ref", f"{baseline}/twin", "main", cwd=clone)
 
     result = report(clone, revision, "main")
 
