@@ -27,19 +27,29 @@ def main() -> None:
         tfds.disable_progress_bar()
     print(f"Preparing {dataset}", flush=True)
     try:
-        builder = datasets.find_dataset(dataset)
+        builder, archives = datasets.find_dataset(dataset, ARCHIVES)
     except InputError as error:
         raise InputError(f"{params.PATH}: {error}") from error
-    # Other copies of the repository use TFDS's folder too.
+    # Other copies of the repository use the folder too.
     folder = Path(builder.data_path).parent
     lock = folder.with_name(f"{folder.name}.lock")
     with exclusive(lock, f"prepares {dataset}"), replacing(RAW) as partial:
-        datasets.prepare_dataset(builder, ARCHIVES / builder.name, _announce_download)
+        datasets.prepare_dataset(builder, archives, _announce_download)
         info = datasets.describe_dataset(builder)
         partial.mkdir()
         for split in info.num_examples:
             _write_split(partial, split, builder, info)
-        info.with_digests(partial).write(partial / "info.json")
+            labels = np.load(partial / f"{split}_labels.npy")
+            datasets.check_labels(archives, split, labels)
+        info = info.with_digests(partial)
+        info.write(partial / "info.json")
+        for split in info.num_examples:
+            digest = info.sha256[f"{split}_images.npy"]
+            if twin := datasets.find_twin(digest, info.dataset):
+                print(
+                    f"warning: the {split} images are those of {twin}, byte for byte: "
+                    f"is data/archives/{builder.name} really {info.dataset}?"
+                )
 
 
 def _write_split(

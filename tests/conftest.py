@@ -1,5 +1,6 @@
 """What the tests share."""
 
+import contextlib
 import importlib
 import os
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from filelock import FileLock
+from pydantic import ValidationError
 
 # As in dvc.yaml, and before TensorFlow is imported by any test.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -24,6 +26,20 @@ STATE_DIR = tempfile.TemporaryDirectory()
 os.environ["CORE_MLP_STATE_DIR"] = STATE_DIR.name
 
 ROOT = Path(__file__).parent.parent
+TEST_PARAMS = Path(__file__).parent / "params.yaml"
+
+
+def write_params(folder: Path, **changes) -> None:
+    """Writes a params.yaml of the tests' own values, with some changed.
+
+    A parameter that the tests do not know has its default.
+    """
+    from core_mlp.params import Params
+
+    values = Params(**yaml.safe_load(TEST_PARAMS.read_text())).model_dump()
+    assert changes.keys() <= values.keys()
+    text = yaml.safe_dump(values | changes, sort_keys=False)
+    (folder / "params.yaml").write_text(text)
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -44,6 +60,19 @@ def pytest_terminal_summary(terminalreporter):
             terminalreporter.line(line)
 
 
+def with_one_other_value(stage_params):
+    """Yields copies of a stage's parameters; in each, another one has another value."""
+    for key, value in stage_params.model_dump().items():
+        for candidate in (0.5, 7, "bfloat16", "mnist", [9]):
+            changed = stage_params.model_dump() | {key: candidate}
+            with contextlib.suppress(ValidationError):
+                if candidate != value:
+                    yield type(stage_params)(**changed)
+                    break
+        else:
+            raise AssertionError(f"no other value for {key}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _deterministic_tensorflow():
     from core_mlp import training
@@ -61,10 +90,7 @@ def tfds_dir():
 def digits_dir(tmp_path_factory):
     """A folder in which fetch and preprocess have run on sklearn_digits."""
     folder = tmp_path_factory.mktemp("digits")
-    params = (ROOT / "params.yaml").read_text()
-    params = params.replace("dataset: mnist", "dataset: sklearn_digits")
-    params = params.replace("validation_size: 10000", "validation_size: 300")
-    (folder / "params.yaml").write_text(params)
+    write_params(folder)
     run_stages(folder, "fetch", "preprocess")
     return folder
 
@@ -156,16 +182,7 @@ def pipeline(tmp_path_factory):
 def make_pipeline(folder: Path) -> Path:
     """Runs the pipeline in a copy of the repository, and commits the results."""
     copy_repository(folder)
-    params = yaml.safe_load((folder / "params.yaml").read_text())
-    params |= {
-        "dataset": "sklearn_digits",
-        "validation_size": 300,
-        "hidden_sizes": [32],
-        "epochs": 1,
-    }
-    (folder / "params.yaml").write_text(
-        yaml.safe_dump(params, sort_keys=False, default_flow_style=False)
-    )
+    write_params(folder)
     # Not all: the SavedModel has names in it that are numbered by process.
     stages = ("fetch", "preprocess", "train")
     run_stages(folder, *stages)

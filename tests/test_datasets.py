@@ -23,7 +23,8 @@ def refuse_download(urls):
 
 @pytest.fixture
 def archives_dir(tmp_path):
-    return shutil.copytree(ARCHIVES, tmp_path / "archives")
+    shutil.copytree(ARCHIVES, tmp_path / "archives/mnist")
+    return tmp_path / "archives"
 
 
 def test_sklearn_digits_are_those_of_scikit_learn(digits_dir):
@@ -68,9 +69,9 @@ def test_sklearn_digits_are_those_of_scikit_learn(digits_dir):
 
 
 def test_the_embedded_archives_are_the_originals():
-    builder = datasets.find_dataset("mnist")
+    builder, archives = datasets.find_dataset("mnist", ARCHIVES.parent)
 
-    assert datasets._check_archives(builder, ARCHIVES) == []
+    assert datasets._check_archives(builder, archives) == []
     with gzip.open(ARCHIVES / "train-images-idx3-ubyte.gz") as file:
         assert file.read(4) == b"\x00\x00\x08\x03"
 
@@ -85,33 +86,31 @@ def test_the_embedded_archives_are_the_originals():
         pytest.param(lambda content: b"", id="empty"),
     ],
 )
-def test_a_damaged_archive_is_refused_and_nothing_is_made(
-    archives_dir, tfds_dir, damage
-):
-    path = archives_dir / "t10k-labels-idx1-ubyte.gz"
+def test_a_damaged_archive_is_refused_and_nothing_is_made(archives_dir, damage):
+    path = archives_dir / "mnist/t10k-labels-idx1-ubyte.gz"
     path.write_bytes(damage(path.read_bytes()))
-    builder = datasets.find_dataset("mnist")
+    builder, archives = datasets.find_dataset("mnist", archives_dir)
 
     with pytest.raises(InputError, match=r"damaged or not the original") as error:
-        datasets.prepare_dataset(builder, archives_dir, refuse_download)
+        datasets.prepare_dataset(builder, archives, refuse_download)
 
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
-    assert not (tfds_dir / "mnist").exists()
+    assert not builder.data_path.parent.exists()
 
 
 def test_without_archives_and_network_the_message_says_what_to_put_where(
-    tmp_path, tfds_dir, monkeypatch
+    tmp_path, monkeypatch
 ):
     def fail(*args, **kwargs):
         raise ConnectionError("no route\nto host")
 
-    builder = datasets.find_dataset("fashion_mnist")
+    builder, archives = datasets.find_dataset("fashion_mnist", tmp_path)
     monkeypatch.setattr(builder, "download_and_prepare", fail)
     announced = []
 
     with pytest.raises(InputError) as error:
-        datasets.prepare_dataset(builder, tmp_path / "fashion_mnist", announced.extend)
+        datasets.prepare_dataset(builder, archives, announced.extend)
 
     message = str(error.value)
     names = [Path(url).name for url in announced]
@@ -124,7 +123,7 @@ def test_without_archives_and_network_the_message_says_what_to_put_where(
 
 def test_an_unknown_dataset_is_refused():
     with pytest.raises(InputError, match="dataset = no_such_set: ") as error:
-        datasets.find_dataset("no_such_set")
+        datasets.find_dataset("no_such_set", ARCHIVES.parent)
 
     assert "\n" not in str(error.value)
 
@@ -132,7 +131,7 @@ def test_an_unknown_dataset_is_refused():
 @pytest.mark.parametrize("name", ["mnist:9.9.9", "emnist/no_such_config"])
 def test_an_unknown_version_or_config_is_one_line(name):
     with pytest.raises(InputError, match=f"^dataset = {name}: ") as error:
-        datasets.find_dataset(name)
+        datasets.find_dataset(name, ARCHIVES.parent)
 
     assert "\n" not in str(error.value)
 
@@ -153,7 +152,7 @@ def test_a_damaged_prepared_dataset_is_named(tmp_path, damage):
 @pytest.mark.parametrize("name", ["imdb_reviews", "caltech101", "coco_captions"])
 def test_a_dataset_without_fixed_images_and_labels_is_refused(name):
     with pytest.raises(InputError, match="needs the features image, uint8 of one"):
-        datasets.find_dataset(name)
+        datasets.find_dataset(name, ARCHIVES.parent)
 
 
 class TrainOnly(tfds.core.GeneratorBasedBuilder):
@@ -175,8 +174,8 @@ class TrainOnly(tfds.core.GeneratorBasedBuilder):
         raise NotImplementedError
 
 
-def test_a_dataset_without_a_test_split_is_refused(tfds_dir, tmp_path):
-    builder = datasets.find_dataset("train_only")
+def test_a_dataset_without_a_test_split_is_refused(tmp_path):
+    builder, _ = datasets.find_dataset("train_only", tmp_path)
 
     with pytest.raises(InputError, match="needs the splits train and test; its splits"):
         datasets.prepare_dataset(builder, tmp_path, refuse_download)

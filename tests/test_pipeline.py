@@ -78,7 +78,8 @@ def test_a_forced_run_with_another_hash_seed_leaves_every_byte(workspace, tmp_pa
         TFDS_DATA_DIR=str(tmp_path),
     )
 
-    assert len(stages_run(output)) == 5
+    stages = yaml.safe_load((workspace / "dvc.yaml").read_text())["stages"]
+    assert sorted(stages_run(output)) == sorted(stages)
     assert run("git", "status", "--porcelain", cwd=workspace) == ""
 
 

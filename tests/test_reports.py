@@ -2,6 +2,7 @@
 
 import json
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -112,7 +113,8 @@ HISTORY = [
 )
 def test_the_same_figure_has_the_same_bytes(tmp_path, draw):
     draw(tmp_path / "first.png")
-    draw(tmp_path / "plots/second.png")
+    with matplotlib.rc_context({"axes.facecolor": "red", "font.size": 20}):
+        draw(tmp_path / "plots/second.png")
 
     content = (tmp_path / "first.png").read_bytes()
     assert content.startswith(b"\x89PNG")

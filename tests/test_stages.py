@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import with_one_other_value, write_params
 
 from core_mlp import errors, params, records
 from core_mlp.descriptions import DatasetInfo
@@ -28,13 +29,6 @@ def digits(digits_dir, tmp_path, monkeypatch):
     folder = shutil.copytree(digits_dir, tmp_path / "digits")
     monkeypatch.chdir(folder)
     return folder
-
-
-def set_param(folder, old, new):
-    path = folder / "params.yaml"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
 
 
 def test_validation_is_the_start_of_train(digits):
@@ -64,7 +58,7 @@ def test_validation_is_the_start_of_train(digits):
 
 @pytest.mark.parametrize("size", [1437, 5000])
 def test_validation_must_leave_something_to_train_on(digits, size):
-    set_param(digits, "validation_size: 300", f"validation_size: {size}")
+    write_params(digits, validation_size=size)
 
     assert message_of(preprocess.main) == (
         f"error: params.yaml: validation_size = {size}: at most 1436, so that "
@@ -75,7 +69,7 @@ def test_validation_must_leave_something_to_train_on(digits, size):
 @pytest.mark.parametrize("stage", [fetch, preprocess, train])
 def test_params_are_checked_before_anything_is_touched(digits, stage):
     before = sorted(digits.rglob("*"))
-    set_param(digits, "epochs: 10", "epochs: 0")
+    write_params(digits, epochs=0)
 
     assert message_of(stage.main) == (
         "error: params.yaml: epochs = 0: input should be greater than or equal to 1"
@@ -177,9 +171,7 @@ def test_a_description_without_a_split_is_refused(digits):
 
 
 def test_a_training_that_diverges_writes_no_model(digits):
-    set_param(digits, "learning_rate: 0.001", "learning_rate: 1.0")
-    set_param(digits, "epsilon: 1.0e-07", "epsilon: 1.0e-30")
-    set_param(digits, "- 700\n- 500", "".join(["- 64\n"] * 40))
+    write_params(digits, learning_rate=1.0, epsilon=1e-30, hidden_sizes=[64] * 40)
     before = sorted(digits.rglob("*"))
 
     assert re.fullmatch(
@@ -210,8 +202,7 @@ def test_a_fault_of_ours_keeps_its_traceback():
 
 
 def test_train_says_where_it_runs_and_reports_each_epoch(digits, capsys):
-    set_param(digits, "epochs: 10", "epochs: 3")
-    set_param(digits, "- 700\n- 500", "- 32\n- 16")
+    write_params(digits, epochs=3, hidden_sizes=[32, 16])
 
     train.main()
 
@@ -242,9 +233,7 @@ def test_more_images_than_the_memory_budget_are_streamed(digits, monkeypatch, ca
         class_names=tuple("0123456789"),
         num_examples={"train": 3000, "validation": 3000},
     ).with_digests(digits / "data/tfrecords").write(digits / "data/tfrecords/info.json")
-    set_param(digits, "epochs: 10", "epochs: 3")
-    set_param(digits, "- 700\n- 500", "- 32")
-    set_param(digits, "memory_budget: 4096", "memory_budget: 1")
+    write_params(digits, epochs=3, memory_budget=1)
     outputs = []
     for _ in range(2):
         train.main()
@@ -268,12 +257,10 @@ def test_a_state_is_of_one_run_only(digits, monkeypatch):
         train.run_key(train_params, other_info, "CPU"),
         train.run_key(train_params, info, "GPU"),
     ]
-    for key, value in train_params.model_dump().items():
-        changed = {"hidden_sizes": [9], "precision": "bfloat16"}.get(key)
-        if changed is None:
-            changed = type(value)(value / 2)
-        other = train_params.model_copy(update={key: changed})
-        keys.append(train.run_key(other, info, "CPU"))
+    keys += [
+        train.run_key(other, info, "CPU")
+        for other in with_one_other_value(train_params)
+    ]
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     keys.append(train.run_key(train_params, info, "CPU"))
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
@@ -291,8 +278,7 @@ def test_a_state_is_of_one_run_only(digits, monkeypatch):
 
 
 def test_stages_replace_what_an_earlier_run_has_left(digits):
-    set_param(digits, "epochs: 10", "epochs: 1")
-    set_param(digits, "- 700\n- 500", "- 8")
+    write_params(digits, hidden_sizes=[8])
 
     # What fetch and preprocess wrote is there already.
     for stage in (fetch, preprocess, *(train, export, evaluate) * 2):
@@ -303,7 +289,7 @@ def test_stages_replace_what_an_earlier_run_has_left(digits):
 
 
 def test_an_unknown_dataset_is_named_with_its_file(digits):
-    set_param(digits, "dataset: sklearn_digits", "dataset: no_such_set")
+    write_params(digits, dataset="no_such_set")
 
     assert message_of(fetch.main) == (
         "error: params.yaml: dataset = no_such_set: neither TFDS nor core_mlp.datasets "

@@ -1,5 +1,9 @@
 """Datasets from TFDS, as arrays."""
 
+import gzip
+import hashlib
+import re
+import shutil
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +17,12 @@ from core_mlp.errors import InputError
 
 READ_BATCH_SIZE = 1024
 NUM_PARALLEL_DECODES = 16
+# MNIST and its relatives: the original files that hold nothing but the labels.
+LABEL_ARCHIVES = {
+    "train": "train-labels-idx1-ubyte.gz",
+    "test": "t10k-labels-idx1-ubyte.gz",
+}
+LABEL_ARCHIVE_HEADER_BYTES = 8
 
 
 class SklearnDigits(tfds.core.GeneratorBasedBuilder):
@@ -57,18 +67,35 @@ class SklearnDigits(tfds.core.GeneratorBasedBuilder):
             yield index, {"image": image, "label": int(label)}
 
 
-def find_dataset(name: str) -> tfds.core.DatasetBuilder:
+def find_dataset(
+    name: str, archives_dir: Path
+) -> tuple[tfds.core.DatasetBuilder, Path]:
     """Finds a dataset of TFDS, or one of this module.
+
+    TFDS finds a prepared dataset by its name alone. Here its folder also depends on
+    TFDS's version and on the content of the archives, so that data prepared from other
+    files, or by another program, is never used.
 
     Args:
       name: TFDS's name of the dataset, or `sklearn_digits`.
+      archives_dir: Has a folder for each dataset, with the original files; need not
+        exist.
+
+    Returns:
+      The builder, and the dataset's folder in `archives_dir`.
 
     Raises:
       InputError: If there is none of that name, or it has no images and labels of the
         kind that this pipeline takes.
     """
+    archives = archives_dir / re.split("[/:]", name)[0]
+    digest = hashlib.sha256(tfds.__version__.encode())
+    for path in sorted(path for path in archives.rglob("*") if path.is_file()):
+        digest.update(path.relative_to(archives).as_posix().encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     try:
-        builder = tfds.builder(name)
+        builder = tfds.builder(name, data_dir=cache_dir() / digest.hexdigest()[:16])
     except tfds.core.DatasetNotFoundError as error:
         raise InputError(
             f"dataset = {name}: neither TFDS nor {__name__} has a dataset of that name"
@@ -77,7 +104,12 @@ def find_dataset(name: str) -> tfds.core.DatasetBuilder:
     except Exception as error:
         raise InputError(f"dataset = {name}: {_describe(error)}") from error
     _check_features(builder)
-    return builder
+    return builder, archives
+
+
+def cache_dir() -> Path:
+    """Returns our folder within TFDS's own, for all copies of the repository."""
+    return Path(tfds.core.constants.DATA_DIR, "core_mlp")
 
 
 def prepare_dataset(
@@ -85,10 +117,11 @@ def prepare_dataset(
     archives_dir: Path,
     on_download: Callable[[list[str]], None],
 ) -> None:
-    """Prepares a dataset in TFDS's own folder, unless it is there already.
+    """Prepares a dataset in the builder's folder, unless it is there already.
 
     Archives stand in for the download: a file that is found in `archives_dir`, under
-    its original name, is checked and used.
+    its original name, is checked and used. What is extracted from them is removed:
+    TFDS would reuse it for any file of the same name.
 
     Args:
       builder: Of the dataset.
@@ -102,15 +135,22 @@ def prepare_dataset(
     missing = _check_archives(builder, archives_dir)
     if missing and not builder.data_path.exists():
         on_download(missing)
+    # Left behind by a run that was killed, it may be of other archives.
+    extract_dir = Path(builder.data_path).parent / "extracted"
+    shutil.rmtree(extract_dir, ignore_errors=True)
     config = tfds.download.DownloadConfig(
-        manual_dir=archives_dir, try_download_gcs=False
+        extract_dir=extract_dir, manual_dir=archives_dir, try_download_gcs=False
     )
     is_ours = type(builder).__module__ == __name__
     if is_ours:
         # TFDS would reuse what another state of our code has prepared.
         config.download_mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
     try:
-        builder.download_and_prepare(download_config=config)
+        builder.download_and_prepare(
+            # Downloads go by URL and checksum, so that they can be shared.
+            download_dir=Path(tfds.core.constants.DATA_DIR, "downloads"),
+            download_config=config,
+        )
     # TFDS's many builders raise whatever their many sources make them raise.
     except Exception as error:
         import tensorflow as tf
@@ -125,6 +165,8 @@ def prepare_dataset(
         raise InputError(
             f"dataset = {builder.name}: cannot be prepared: {problem}"
         ) from error
+    finally:
+        shutil.rmtree(extract_dir, ignore_errors=True)
     if not {"train", "test"} <= set(builder.info.splits):
         raise InputError(
             f"dataset = {builder.name}: needs the splits train and test; its splits "
@@ -196,6 +238,47 @@ def read_batches(
             f"{builder.data_path}: damaged; remove it, and it is prepared anew: "
             f"{_describe(error)}"
         ) from error
+
+
+def check_labels(archives_dir: Path, split: str, labels: np.ndarray) -> None:
+    """Checks the labels of a split against the archive that states them.
+
+    Args:
+      archives_dir: The dataset's own folder of archives.
+      split: `train` or `test`.
+      labels: `[N]` int64, of the whole split, in any order.
+
+    Raises:
+      InputError: If the archive is there and has another number of images of a label.
+    """
+    path = archives_dir / LABEL_ARCHIVES[split]
+    if not path.exists():
+        return
+    with gzip.open(path) as file:
+        content = file.read()[LABEL_ARCHIVE_HEADER_BYTES:]
+    stated = np.bincount(np.frombuffer(content, np.uint8))
+    found = np.bincount(labels)
+    if not np.array_equal(stated, found):
+        raise InputError(
+            f"{path}: has {stated.tolist()} images of each label; the dataset that was "
+            f"prepared from it has {found.tolist()}"
+        )
+
+
+def find_twin(digest: str, dataset: str) -> str | None:
+    """Returns another dataset that once had the same images, and notes this one.
+
+    Args:
+      digest: SHA-256 of the images of a split.
+      dataset: Name of the dataset.
+    """
+    path = cache_dir() / "digests" / digest
+    if path.exists():
+        known = path.read_text(encoding="utf-8")
+        return known if known != dataset else None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(dataset, encoding="utf-8")
+    return None
 
 
 def _check_features(builder: tfds.core.DatasetBuilder) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import rc_context, rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
@@ -14,11 +14,11 @@ from matplotlib.ticker import MaxNLocator
 from core_mlp.outputs import replacing
 
 DPI = 120
-# A dollar sign in the name of a class is no formula.
-plain_text = rc_context({"text.parse_math": False})
+# Whatever the user's matplotlibrc says; a dollar sign in a class name is no formula.
+fixed_style = rc_context(dict(rcParamsDefault) | {"text.parse_math": False})
 
 
-@plain_text
+@fixed_style
 def draw_examples(
     path: Path, images: np.ndarray, titles: Sequence[str], *, columns: int, title: str
 ) -> None:
@@ -43,7 +43,7 @@ def draw_examples(
     _save(figure, path)
 
 
-@plain_text
+@fixed_style
 def draw_label_distribution(
     path: Path, splits: Sequence[str], class_names: Sequence[str], counts: np.ndarray
 ) -> None:
@@ -66,6 +66,7 @@ def draw_label_distribution(
     _save(figure, path)
 
 
+@fixed_style
 def draw_history(path: Path, history: Sequence) -> None:
     """Draws loss and accuracy of both splits over the epochs.
 
@@ -87,7 +88,7 @@ def draw_history(path: Path, history: Sequence) -> None:
     _save(figure, path)
 
 
-@plain_text
+@fixed_style
 def draw_confusion(path: Path, counts: np.ndarray, class_names: Sequence[str]) -> None:
     """Draws a confusion matrix, each row as shares of its true class.
 
