@@ -1,24 +1,31 @@
-# Found as python3.11 or python3, or given as make PYTHON=/path/to/python3.11.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
-# The lock file that .venv was made from is kept to: see the README on GPUs.
+# The newest supported Python that runs (a pyenv shim may not), outside of .venv. Or
+# name one: make PYTHON=/path/to/python3.12
+SUPPORTED := (3, 11) <= sys.version_info[:2] <= (3, 13)
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do $$python -c \
+  'import sys; $(SUPPORTED) or sys.exit(1); print(sys._base_executable)' \
+  2>/dev/null && break; done)
+# Used if it is installed: faster, and it brings a Python.
+UV := $(shell command -v uv | grep -v '^$(CURDIR)/.venv/')
+# .venv stays with the lock file that it was made from; see docs/scaling.md on GPUs.
 LOCK ?= $(or $(shell cat .venv/lock 2>/dev/null),requirements.lock)
 BIN := .venv/bin
-# The commands in dvc.yaml take `python` from the environment.
+# The commands in dvc.yaml find `python` on the path.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup repro test test-slow report gate seeds bench lint lock
+.PHONY: help setup repro test test-slow report gate seeds same bench lint lock
 
 help:
-	@echo 'make repro      set up .venv, then run what is out of date in the pipeline'
+	@echo 'make repro      set up .venv, then run the stages that are out of date'
 	@echo 'make test       set up .venv, then run the tests'
-	@echo 'make test-slow  kill stages at random moments, fill the disk, fuzz params.yaml'
+	@echo 'make test-slow  inject faults: kill stages, fill the disk, fuzz params.yaml'
 	@echo 'make report     compare with another revision: make report BASE=main'
-	@echo 'make gate       the same, and fail if a rule of ci/gate.yaml fails'
-	@echo 'make seeds      run the current parameters under five seeds: make seeds N=5'
-	@echo 'make bench      run the pipeline, then time our epoch against others'
-	@echo 'make setup      set up .venv alone; for GPUs: make setup LOCK=requirements-gpu.lock'
+	@echo 'make gate       the same, and fail if a rule of gate.yaml fails'
+	@echo 'make seeds      train with the seeds 1 to N: make seeds N=20'
+	@echo 'make same       tell which outputs differ from a revision: make same BASE=main'
+	@echo 'make bench      time our epoch against other frameworks'
+	@echo 'make setup      set up .venv; with GPU packages: make setup LOCK=requirements-gpu.lock'
 	@echo 'make lint       check style and format'
-	@echo 'make lock       compile the lock files anew from pyproject.toml'
+	@echo 'make lock       compile the lock files from pyproject.toml'
 
 repro: setup
 	$(BIN)/dvc repro
@@ -29,50 +36,67 @@ test: setup
 test-slow: setup
 	$(BIN)/pytest -m slow --dist=load
 
-# HEAD is the workspace unless it is given.
+# HEAD defaults to the workspace.
 BASE ?= main
 
-report: setup
-	PYTHONPATH=src $(BIN)/python -m ci.report '$(BASE)' $(if $(HEAD),'$(HEAD)')
+report gate: setup
+	$(BIN)/core-mlp $@ '$(BASE)' $(if $(HEAD),'$(HEAD)')
 
-gate: setup
-	PYTHONPATH=src $(BIN)/python -m ci.report '$(BASE)' $(if $(HEAD),'$(HEAD)') --gate
+same: setup
+	$(BIN)/core-mlp same '$(BASE)'
 
-N ?= 5
+N ?= 20
 
 seeds: setup
-	PYTHONPATH=src $(BIN)/python -m ci.seeds $(N)
+	$(BIN)/core-mlp seeds $(N)
 
 bench: repro
-	PYTHONPATH=src:. TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python benchmarks/bench.py
+	PYTHONPATH=. TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python benchmarks/bench.py
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The stamp is named after the content of the lock file: what is installed already is
-# not installed again, and another lock file is.
+# The stamp's name has the content of the lock file: another lock is installed, the same
+# one is not installed twice.
 STAMP := .venv/installed-$(shell git hash-object $(LOCK))
 
 setup: $(STAMP) .dvc/plots_page.html
 
 $(STAMP):
-	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo 'error: needs Python 3.11: make PYTHON=/path/to/python3.11' >&2; exit 1; }
-	@echo 'Installing $(LOCK) into .venv: some 160 packages, 1 GB, a few minutes'
-	'$(PYTHON)' -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-	  --require-hashes -r $(LOCK)
-	echo $(LOCK) > .venv/lock
+	@python='$(PYTHON)'; set -e; \
+	if test -z "$$python$(UV)"; then \
+	  echo 'error: needs Python 3.11, 3.12 or 3.13: try `uv python install 3.13` or' \
+	    '`pyenv install 3.13`, or name one: make PYTHON=/path/to/python3.13' >&2; exit 1; \
+	fi; \
+	if test -n "$$python" && ! "$$python" -c 'import sys; sys.exit(not $(SUPPORTED))'; then \
+	  echo "error: $$python is not Python 3.11, 3.12 or 3.13" >&2; exit 1; \
+	fi; \
+	if test -z '$(UV)' && ! "$$python" -c 'import ensurepip' 2>/dev/null; then \
+	  echo "error: $$python lacks the venv module; on Debian and Ubuntu: apt install" \
+	    "$$("$$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" \
+	    >&2; exit 1; \
+	fi; \
+	echo 'Installing $(LOCK) into .venv: about 160 packages, 1 GB, a few minutes'; \
+	if test -n '$(UV)'; then \
+	  '$(UV)' venv --quiet --clear --python "$${python:-3.13}" .venv; \
+	  pip="$(UV) pip install --quiet --python $(BIN)/python"; \
+	else \
+	  "$$python" -m venv --clear .venv; \
+	  pip='$(BIN)/python -m pip install --quiet --disable-pip-version-check'; \
+	fi; \
+	$$pip --no-deps --require-hashes -r $(LOCK); \
+	$$pip --no-deps --no-build-isolation --editable .; \
+	echo $(LOCK) > .venv/lock; \
 	touch $@
 
-.dvc/plots_page.html: ci/plots_page.py $(STAMP)
-	$(BIN)/python ci/plots_page.py
+.dvc/plots_page.html: src/core_mlp/reporting/plots_page.py $(STAMP)
+	$(BIN)/python -m core_mlp.reporting.plots_page
 	$(BIN)/dvc config --local plots.html_template plots_page.html
 
-COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal \
+COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal \
   --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 
 lock: setup
-	$(COMPILE) --extra dev --output-file requirements.lock
-	$(COMPILE) --extra dev --extra gpu --output-file requirements-gpu.lock
+	$(COMPILE) --extra dev --output-file requirements.lock $(UPGRADE)
+	$(COMPILE) --extra dev --extra gpu --output-file requirements-gpu.lock $(UPGRADE)

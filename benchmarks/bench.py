@@ -1,10 +1,10 @@
-"""Times an epoch of each contender, in turns; prints tables and writes results.json.
+"""Times an epoch of each contender, interleaved; prints tables, writes results.json.
 
-Every contender has a process of its own, which waits while another one is timed. In a
-round each has a turn: as many epochs as take five seconds, at least one. The first
-round is a warm-up and does not count. A ratio is the median of the rounds' ratios, so
-that a slow phase of the machine is in both of its numbers. Contenders that are not
-installed are left out. Run it by `make bench`.
+Every contender has its own process, which waits while another one is timed. In each
+round every contender trains for about five seconds, at least one epoch. The first round
+is a warm-up. A ratio is the median of the rounds' ratios, so that a slow phase of the
+machine affects both of its numbers. Contenders that are not installed are omitted. Run
+it with `make bench`.
 """
 
 import argparse
@@ -115,7 +115,7 @@ def time_in_turns(entries: dict[str, tuple], rounds: int) -> dict[str, list[floa
 
 
 def serve(function: str, setting: Setting, pipe) -> None:
-    """Trains whenever it is told to, and answers with the rate, until told to end."""
+    """Trains for a turn at each request, and answers with the rate."""
     epochs = getattr(contenders, function)(setting)
     while pipe.recv():
         num_images, seconds = 0, 0.0

@@ -1,10 +1,9 @@
-"""Who trains the network: ours, the guide's loop, Keras, PyTorch, JAX, and the ceiling.
+"""The contenders: ours, the guide's loop, Keras, PyTorch, JAX, and the matmul peak.
 
-Each contender is a generator: it prepares itself for a setting, then trains for one
-epoch at a time and yields its images per second. All train the same network with Adam
-on the same images in the same number of steps. Ours converts raw uint8 images in every
-step; Keras, PyTorch and JAX are given float32 images that were scaled before the clock
-starts.
+Each is a generator that trains one epoch at a time and yields its images per second.
+All train the same network with Adam on the same images in the same number of steps.
+Ours converts raw uint8 images in every step; Keras, PyTorch and JAX are given float32
+images that were scaled before the clock starts.
 """
 
 import itertools
@@ -15,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-RAW = Path("data/raw")
+RAW = Path("data/raw/train")
 VALIDATION_SIZE = 10_000
 NUM_CLASSES = 10
 LEARNING_RATE = 1e-3
@@ -26,10 +25,10 @@ class Setting(NamedTuple):
     """What is trained, and how.
 
     Attributes:
-      num_images: Training images of an epoch.
-      batch_size: Images of a step.
+      num_images: Training images per epoch.
+      batch_size: Images per step.
       hidden_sizes: Units of each hidden layer.
-      precision: Of the products.
+      precision: Type of the factors of matrix products.
     """
 
     num_images: int = 50_000
@@ -44,7 +43,7 @@ class Setting(NamedTuple):
 
     @property
     def flop_per_image(self) -> int:
-        """Of the products: forward, and backward but for the images' own gradient."""
+        """FLOP of the matrix products; no gradient of the images is needed."""
         products = [a * b for a, b in itertools.pairwise(self.layer_sizes)]
         return 6 * sum(products) - 2 * products[0]
 
@@ -53,8 +52,7 @@ def read_arrays(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
     """Reads `[N, 28, 28, 1]` uint8 images and `[N]` int64 labels."""
     # Not from the TFRecords: PyTorch's compiler crashes in a process with TensorFlow.
     images, labels = (
-        np.load(RAW / f"train_{kind}.npy")[VALIDATION_SIZE:]
-        for kind in ("images", "labels")
+        np.load(RAW / f"{kind}.npy")[VALIDATION_SIZE:] for kind in ("images", "labels")
     )
     return images[: setting.num_images], labels[: setting.num_images]
 
@@ -75,57 +73,52 @@ def time_epochs(setting: Setting, run_epoch: Callable[[], None]) -> Iterator[flo
 
 def ours(setting: Setting) -> Iterator[float]:
     """Yields the rates that the train stage reports, of images in memory."""
-    from core_mlp import training
+    from core_mlp.training.input_pipeline import epoch_permutation
 
-    def make_source():
-        examples = _examples(setting)
-        return lambda epoch: [
-            (examples, training.epoch_order(setting.num_images, [0, epoch]))
-        ]
-
-    return _train_ours(setting, make_source)
+    examples = _examples(setting)
+    return _train_ours(
+        setting,
+        lambda epoch: [(examples, epoch_permutation(setting.num_images, [0, epoch]))],
+    )
 
 
 def ours_streaming(setting: Setting) -> Iterator[float]:
     """Yields the rates where the images do not fit the memory budget."""
-    from core_mlp import params
-    from core_mlp.descriptions import DatasetInfo
-    from stages import train
+    from core_mlp.pipeline.metadata import SplitInfo
+    from core_mlp.training.input_pipeline import epoch_data
 
-    train_params = params.load_params(params.TrainParams).model_copy(
-        update={"memory_budget": 16, "batch_size": setting.batch_size}
-    )
-    info = DatasetInfo.read(train.TFRECORDS / "info.json")
-    return _train_ours(setting, lambda: train.choose_source(info, train_params))
+    folder = Path("data/tfrecords/train")
+    info = SplitInfo.read_split(folder)
+    return _train_ours(setting, epoch_data(folder, info, 0, setting.batch_size, 16))
 
 
 def _examples(setting: Setting):
     import tensorflow as tf
 
-    from core_mlp import training
+    from core_mlp.training.input_pipeline import Examples
 
-    return training.Examples(*map(tf.constant, read_arrays(setting)))
+    return Examples(*map(tf.constant, read_arrays(setting)))
 
 
-def _train_ours(setting: Setting, make_source: Callable) -> Iterator[float]:
+def _train_ours(setting: Setting, epoch_data: Callable) -> Iterator[float]:
     import tensorflow as tf
 
-    from core_mlp import training
-    from core_mlp.layers import MLP
-    from core_mlp.optimizers import Adam
+    from core_mlp.training import loop
+    from core_mlp.training.model import MLP
+    from core_mlp.training.optimizers import Adam
 
-    training.set_up_device()
+    loop.set_up_device()
     model = MLP(
         784,
         setting.layer_sizes[1:],
-        product_dtype=tf.as_dtype(setting.precision),
+        compute_dtype=tf.as_dtype(setting.precision),
         seed=0,
     )
     adam = Adam(model.trainable_variables, learning_rate=LEARNING_RATE, epsilon=EPSILON)
-    for metrics in training.train(
+    for metrics in loop.train(
         model,
         adam,
-        make_source(),
+        epoch_data,
         _examples(setting._replace(num_images=1000)),
         epochs=itertools.count(1),
         batch_size=setting.batch_size,
@@ -217,9 +210,9 @@ def jax(setting: Setting) -> Iterator[float]:
 
     images, labels = map(jnp.asarray, read_scaled(setting))
     keys = jax.random.split(jax.random.key(0), len(setting.layer_sizes))
-    initialise = jax.nn.initializers.glorot_uniform()
+    initialize = jax.nn.initializers.glorot_uniform()
     parameters = [
-        (initialise(key, pair), jnp.zeros(pair[1]))
+        (initialize(key, pair), jnp.zeros(pair[1]))
         for key, pair in zip(
             keys, itertools.pairwise(setting.layer_sizes), strict=False
         )
@@ -265,7 +258,7 @@ def jax(setting: Setting) -> Iterator[float]:
 
 
 def ceiling(setting: Setting) -> Iterator[float]:
-    """Yields the rate if an epoch were nothing but large matrix products."""
+    """Yields the rate of an epoch that consists of large matrix products only."""
     import tensorflow as tf
 
     size, repeats = 4096, 3

@@ -24,7 +24,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from sklearn.metrics import confusion_matrix
 
-ARCHIVES = Path(__file__).parent.parent / "data/archives/mnist"
+ARCHIVES = Path(__file__).parent.parent / "data/source/mnist"
 EPOCHS = 10
 BATCH_SIZE = 128
 HIDDEN_SIZES = (700, 500)
@@ -92,18 +92,21 @@ class EagerAdam:
 
 def load_batches(split, batch_size=BATCH_SIZE):
     """Returns a split of MNIST in batches, `[B, 784]` float32 and `[B]` int64."""
-    config = tfds.download.DownloadConfig(manual_dir=ARCHIVES, try_download_gcs=False)
-    batches = tfds.load(
-        "mnist",
-        split=split,
-        batch_size=batch_size,
-        as_supervised=True,
-        download_and_prepare_kwargs={"download_config": config},
-    )
-    return batches.map(lambda images, labels: (normalise(images), labels))
+    with tempfile.TemporaryDirectory() as extract_dir:
+        config = tfds.download.DownloadConfig(
+            extract_dir=extract_dir, manual_dir=ARCHIVES, try_download_gcs=False
+        )
+        batches = tfds.load(
+            "mnist",
+            split=split,
+            batch_size=batch_size,
+            as_supervised=True,
+            download_and_prepare_kwargs={"download_config": config},
+        )
+    return batches.map(lambda images, labels: (normalize(images), labels))
 
 
-def normalise(images):
+def normalize(images):
     """Flattens images and scales them to [0, 1]."""
     return tf.reshape(images, [-1, 784]) / 255
 
@@ -135,7 +138,7 @@ def evaluate(network, batches):
 
 
 class Export(tf.Module):
-    """The network with its normalisation, for images of any shape."""
+    """The network with its normalization, for images of any shape."""
 
     def __init__(self, network):
         super().__init__()
@@ -144,7 +147,7 @@ class Export(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, None], tf.uint8)])
     def __call__(self, images):
         """Maps `[N, H, W, C]` to classes `[N]`."""
-        return tf.argmax(tf.nn.softmax(self.network(normalise(images))), axis=1)
+        return tf.argmax(tf.nn.softmax(self.network(normalize(images))), axis=1)
 
 
 def main():

@@ -1,1 +1,17 @@
-"""The stages of the pipeline, in the order of dvc.yaml."""
+"""The stages of the pipeline.
+
+Importing this package prepares the environment of a stage before TensorFlow is loaded;
+no other module of ours has side effects.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+# A stage runs the code beside it: an experiment's copy, not the installed package.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+# TensorFlow logs errors only, and does not import Keras, which takes seconds.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+# DVC, whose end is the stage's end too.
+os.environ["PARENT_PID"] = str(os.getppid())

@@ -1,1 +1,1 @@
-"""A multilayer perceptron on TensorFlow's Core API, from raw images to a SavedModel."""
+"""A multilayer perceptron on TensorFlow's Core API, trained and shipped by DVC."""

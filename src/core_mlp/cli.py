@@ -1,0 +1,58 @@
+"""The command `core-mlp`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from core_mlp.pipeline.stage import exit_on_input_error
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="core-mlp", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, help_text in (
+        ("report", "compare two runs: writes report.md and report.html"),
+        ("gate", "the same, and fail if a rule of gate.yaml fails"),
+        ("same", "tell whether a change left every output's bytes alone"),
+    ):
+        command = commands.add_parser(name, help=help_text, description=help_text)
+        command.add_argument("base", help="revision or experiment to compare with")
+        if name != "same":
+            command.add_argument(
+                "head", nargs="?", help="revision or experiment; default: workspace"
+            )
+    seeds = commands.add_parser("seeds", help="train with the seeds 1 to N")
+    seeds.add_argument("number", type=int, metavar="N", help="number of seeds")
+    seeds.add_argument(
+        "--replace", action="store_true", help="even results of more seeds"
+    )
+    push = commands.add_parser("push", help="push results and DVC's whole run cache")
+    push.add_argument("--remote", help="name of the DVC remote; default: its default")
+    arguments = parser.parse_args()
+    # The commands that are run find the environment's programs.
+    scripts = str(Path(sys.executable).parent)
+    os.environ["PATH"] = f"{scripts}{os.pathsep}{os.environ['PATH']}"
+    with exit_on_input_error():
+        match arguments.command:
+            case "report" | "gate":
+                from core_mlp.reporting.report import write_report
+
+                with_gate = arguments.command == "gate"
+                write_report(arguments.base, arguments.head, with_gate=with_gate)
+            case "same":
+                from core_mlp.reporting.same import compare_outputs
+
+                compare_outputs(arguments.base)
+            case "push":
+                from core_mlp.reporting.sharing import push_runs
+
+                push_runs(arguments.remote)
+            case "seeds":
+                from core_mlp.reporting.seeds import run_seeds
+
+                run_seeds(arguments.number, replace=arguments.replace)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Images, and how they are stored as TFRecords."""

@@ -1,0 +1,168 @@
+"""TFRecords: the schema of an example, and the files of a split."""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from core_mlp.pipeline.metadata import SplitInfo
+
+# Large enough to be read at the disk's speed, small enough to be read in parallel.
+SHARD_BYTES = 8 * 2**20
+# When streaming: shards read at a time, and examples taken from one before the next
+# (one by one costs twice as much). Both determine the order of the examples.
+NUM_PARALLEL_SHARDS = 4
+BLOCK_LENGTH = 16
+# Parsing a batch at once is several times faster than example by example.
+PARSE_BATCH_SIZE = 1024
+
+FEATURES = {
+    "image": tf.io.FixedLenFeature([], tf.string),
+    "label": tf.io.FixedLenFeature([], tf.int64),
+}
+
+
+def encode_example(image: np.ndarray, label: int) -> bytes:
+    """Encodes one image and its label.
+
+    Args:
+      image: `[H, W, C]` uint8, 0 to 255.
+      label: Index of the class.
+
+    Returns:
+      A serialized `tf.train.Example`; equal inputs give equal bytes.
+    """
+    image_feature = tf.train.Feature(
+        bytes_list=tf.train.BytesList(value=[image.tobytes()])
+    )
+    label_feature = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
+    features = tf.train.Features(
+        feature={"image": image_feature, "label": label_feature}
+    )
+    return tf.train.Example(features=features).SerializeToString(deterministic=True)
+
+
+def parse_examples(
+    serialized: tf.Tensor, image_shape: Sequence[int]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes a batch of encoded examples.
+
+    Args:
+      serialized: `[B]` strings, each from `encode_example`.
+      image_shape: Height, width and channels.
+
+    Returns:
+      `[B, H, W, C]` uint8 images and `[B]` int64 labels.
+
+    Raises:
+      tf.errors.InvalidArgumentError: If an example has another schema or shape.
+    """
+    parsed = tf.io.parse_example(serialized, FEATURES)
+    pixels = tf.io.decode_raw(parsed["image"], tf.uint8)
+    # No dimension is inferred, so that images of another shape are an error.
+    shape = [tf.shape(serialized)[0], *image_shape]
+    return tf.reshape(pixels, shape), parsed["label"]
+
+
+def write_split(
+    folder: Path, images: np.ndarray, labels: np.ndarray, info: SplitInfo
+) -> None:
+    """Writes a split as `SPLIT-00000-of-00005.tfrecord` and so on, and info.json.
+
+    Args:
+      folder: Is created; its name is that of the split.
+      images: `[N, H, W, C]` uint8, 0 to 255; may be memory-mapped.
+      labels: `[N]` int64.
+      info: Metadata of the dataset; number of examples and digests are set here.
+    """
+    folder.mkdir()
+    num_shards = math.ceil(images.nbytes / SHARD_BYTES)
+    bounds = np.linspace(0, len(images), num_shards + 1).astype(int)
+    bar = tqdm(bounds, desc=folder.name, unit="shard", total=num_shards, disable=None)
+    for shard, (start, stop) in enumerate(pairwise(bar)):
+        path = folder / f"{folder.name}-{shard:05d}-of-{num_shards:05d}.tfrecord"
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for image, label in zip(
+                images[start:stop], labels[start:stop], strict=True
+            ):
+                writer.write(encode_example(image, label))
+    info.model_copy(update={"num_examples": len(labels)}).write_split(folder)
+
+
+def read_split(folder: Path, info: SplitInfo) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a whole split into memory, in the order in which it was written.
+
+    Args:
+      folder: From `write_split`.
+      info: Its metadata, from `SplitInfo.read_split`, which verifies the files.
+
+    Returns:
+      `[num_examples, H, W, C]` uint8 images and `[num_examples]` int64 labels.
+    """
+    images = np.empty([info.num_examples, *info.image_shape], np.uint8)
+    labels = np.empty([info.num_examples], np.int64)
+    dataset = (
+        tf.data.TFRecordDataset(_shard_paths(folder, info))
+        .batch(PARSE_BATCH_SIZE)
+        .map(lambda serialized: parse_examples(serialized, info.image_shape))
+    )
+    end = 0
+    for image_batch, label_batch in dataset.as_numpy_iterator():
+        start, end = end, end + len(label_batch)
+        images[start:end], labels[start:end] = image_batch, label_batch
+    return images, labels
+
+
+def stream_split(
+    folder: Path,
+    info: SplitInfo,
+    *,
+    chunk_size: int,
+    buffer_size: int,
+    seed: Sequence[int],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Reads a split in chunks, shuffled, with bounded memory.
+
+    Shards are read in random order, several at a time, and their examples pass through
+    a shuffle buffer. The same arguments give the same order.
+
+    Args:
+      folder: From `write_split`.
+      info: Its metadata, from `SplitInfo.read_split`, which verifies the files.
+      chunk_size: Examples per chunk; the last chunk may have fewer.
+      buffer_size: Examples in the shuffle buffer.
+      seed: Non-negative integers, such as the run's seed and the epoch.
+
+    Yields:
+      `[chunk_size, H, W, C]` uint8 images and `[chunk_size]` int64 labels.
+    """
+    paths = _shard_paths(folder, info)
+    tf_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    dataset = (
+        tf.data.Dataset.from_tensor_slices(paths)
+        .shuffle(len(paths), seed=tf_seed)
+        .interleave(
+            tf.data.TFRecordDataset,
+            cycle_length=NUM_PARALLEL_SHARDS,
+            block_length=BLOCK_LENGTH,
+            num_parallel_calls=NUM_PARALLEL_SHARDS,
+            deterministic=True,
+        )
+        .shuffle(buffer_size, seed=tf_seed)
+        .batch(chunk_size)
+        .map(lambda serialized: parse_examples(serialized, info.image_shape))
+        .prefetch(1)
+    )
+    # Closing an iterator waits for its autotuning thread, which sleeps for seconds.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    yield from dataset.with_options(options).as_numpy_iterator()
+
+
+def _shard_paths(folder: Path, info: SplitInfo) -> list[str]:
+    """Returns the shards of a split in their order."""
+    return [str(folder / name) for name in sorted(info.sha256)]

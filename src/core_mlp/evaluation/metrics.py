@@ -1,0 +1,179 @@
+"""Classification metrics; NumPy and SciPy only."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import binomtest
+
+CONFIDENCE_LEVEL = 0.95
+CALIBRATION_BINS = 15
+
+
+class Proportion(NamedTuple):
+    """A proportion in [0, 1] with the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class CalibrationBin(NamedTuple):
+    """Mean confidence, accuracy and number of the examples within one bin."""
+
+    confidence: float
+    accuracy: float
+    count: int
+
+
+class ClassAccuracy(NamedTuple):
+    """Accuracy on the examples of one class, with the ends of its 95 % interval."""
+
+    label: str
+    accuracy: float
+    error_rate: float
+    count: int
+    low: float
+    high: float
+
+
+def summarize(
+    labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray
+) -> dict[str, float]:
+    """Computes the metrics of metrics/evaluate.json.
+
+    Args:
+      labels: `[N]` int64.
+      predicted: `[N]` int64.
+      probabilities: `[N, num_classes]` float32, rows sum to 1.
+    """
+    is_correct = predicted == labels
+    accuracy = proportion(np.count_nonzero(is_correct), len(labels))
+    bins = calibration_bins(probabilities.max(axis=1), is_correct)
+    return {
+        "test_accuracy": accuracy.value,
+        "test_accuracy_low": accuracy.low,
+        "test_accuracy_high": accuracy.high,
+        "test_loss": mean_loss(labels, probabilities),
+        "test_calibration_error": calibration_error(bins),
+    }
+
+
+def proportion(num_correct: int, count: int) -> Proportion:
+    """Computes a proportion and its Wilson score interval.
+
+    Unlike the normal approximation, the interval stays within [0, 1] and is accurate
+    near the ends.
+
+    >>> proportion(8, 10).value
+    0.8
+
+    Args:
+      num_correct: 0 to `count`.
+      count: At least 1.
+
+    References:
+      Wilson, 1927: Probable inference, the law of succession, and statistical
+      inference.
+    """
+    low, high = binomtest(int(num_correct), int(count)).proportion_ci(
+        CONFIDENCE_LEVEL, method="wilson"
+    )
+    return Proportion(num_correct / count, float(low), float(high))
+
+
+def mean_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Computes the mean cross-entropy from probabilities.
+
+    Args:
+      labels: `[N]` int64.
+      probabilities: `[N, num_classes]` float32, rows sum to 1.
+
+    Returns:
+      Mean of `-log(probability of the label)`, in nats. A probability that float32
+      rounded to zero counts as the smallest normal number, 1.2e-38.
+    """
+    tiny = np.finfo(np.float32).tiny
+    label_probabilities = probabilities[np.arange(len(labels)), labels]
+    clipped = np.maximum(label_probabilities.astype(np.float64), tiny)
+    return float(-np.log(clipped).mean())
+
+
+def confusion_counts(
+    labels: np.ndarray, predicted: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Counts each pair of actual and predicted class.
+
+    >>> confusion_counts(np.array([0, 0, 1]), np.array([0, 1, 1]), 2)
+    array([[1, 1],
+           [0, 1]])
+
+    Args:
+      labels: `[N]` int64.
+      predicted: `[N]` int64.
+      num_classes: Number of classes.
+
+    Returns:
+      `[num_classes, num_classes]` int64; a row is an actual class, a column a predicted
+      one.
+    """
+    pairs = labels * num_classes + predicted
+    counts = np.bincount(pairs, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+def class_accuracies(
+    counts: np.ndarray, class_names: Sequence[str]
+) -> list[ClassAccuracy]:
+    """Computes the accuracy of each class that has examples, worst first.
+
+    Args:
+      counts: `[num_classes, num_classes]` int64, from `confusion_counts`.
+      class_names: Name of each class.
+    """
+    rows = []
+    for index in np.flatnonzero(counts.sum(axis=1)):
+        count = int(counts[index].sum())
+        value, low, high = proportion(counts[index, index], count)
+        rows.append(
+            ClassAccuracy(class_names[index], value, 1.0 - value, count, low, high)
+        )
+    return sorted(rows, key=lambda row: row.accuracy)
+
+
+def calibration_bins(
+    confidences: np.ndarray, is_correct: np.ndarray
+) -> list[CalibrationBin]:
+    """Groups examples by confidence, in bins of equal width; omits empty bins.
+
+    Args:
+      confidences: `[N]`, the largest probability of each example, in [0, 1].
+      is_correct: `[N]` bool.
+    """
+    edges = np.linspace(0.0, 1.0, CALIBRATION_BINS + 1)
+    # As in the paper, a bin includes its upper edge.
+    bins = np.clip(np.searchsorted(edges, confidences) - 1, 0, CALIBRATION_BINS - 1)
+    return [
+        CalibrationBin(
+            float(confidences[bins == index].mean(dtype=np.float64)),
+            float(is_correct[bins == index].mean()),
+            int(np.count_nonzero(bins == index)),
+        )
+        for index in np.unique(bins)
+    ]
+
+
+def calibration_error(bins: list[CalibrationBin]) -> float:
+    """Computes the expected calibration error.
+
+    Args:
+      bins: From `calibration_bins`.
+
+    Returns:
+      Mean distance between confidence and accuracy over all examples, in [0, 1].
+
+    References:
+      Guo et al., 2017: On calibration of modern neural networks, equation 3.
+    """
+    total = sum(b.count for b in bins)
+    return sum(b.count * abs(b.accuracy - b.confidence) for b in bins) / total

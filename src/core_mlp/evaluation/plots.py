@@ -1,0 +1,67 @@
+"""Figures as PNG, with reproducible bytes."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context, rcParamsDefault
+from matplotlib.figure import Figure
+
+from core_mlp.pipeline.files import atomic_output
+
+DPI = 120
+NUM_EXAMPLES = 9
+NUM_MISTAKES = 25
+# Ignores the user's matplotlibrc, and shows a dollar sign in a class name as it is.
+fixed_style = rc_context(dict(rcParamsDefault) | {"text.parse_math": False})
+
+
+@fixed_style
+def draw_examples(
+    path: Path, images: np.ndarray, titles: Sequence[str], title: str
+) -> None:
+    """Draws images in a square grid.
+
+    Args:
+      path: The PNG to write.
+      images: `[N, H, W, C]` uint8; one channel is drawn in gray, three as RGB.
+      titles: A title for each image.
+      title: Title of the figure.
+    """
+    columns = math.ceil(math.sqrt(max(1, len(images))))
+    rows = max(1, math.ceil(len(images) / columns))
+    figure = Figure(figsize=(1.5 * columns, 1.7 * rows + 0.6), layout="constrained")
+    figure.suptitle(title)
+    all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in all_axes:
+        axes.set_axis_off()
+    for axes, image, text in zip(all_axes, images, titles, strict=False):
+        axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
+        axes.set_title(text, fontsize="small")
+    with atomic_output(path) as partial:
+        figure.savefig(partial, dpi=DPI)
+
+
+def draw_mistakes(
+    path: Path, images: np.ndarray, mistakes: Sequence[tuple[int, str, str, float]]
+) -> None:
+    """Draws the misclassified images with the highest confidence.
+
+    Args:
+      path: The PNG to write.
+      images: `[N, H, W, C]` uint8.
+      mistakes: Index, label, predicted class and confidence of each mistake.
+    """
+    shown = sorted(mistakes, key=lambda mistake: -mistake[3])[:NUM_MISTAKES]
+    titles = [
+        f"{label} predicted as {predicted}\n"
+        + ("over 99.99%" if confidence > 0.9999 else f"{confidence:.2%}")
+        for _, label, predicted, confidence in shown
+    ]
+    draw_examples(
+        path,
+        images[[index for index, *_ in shown]],
+        titles,
+        title=f"Most confident mistakes ({len(shown)} of {len(mistakes)})",
+    )

@@ -1,0 +1,116 @@
+"""Metadata passed between stages, as JSON files."""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+)
+
+from core_mlp.pipeline.files import write_json
+from core_mlp.pipeline.stage import InputError
+
+
+def _check_unique(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("two classes have the same name")
+    return names
+
+
+# Side of an image, or width of a layer.
+Size = Annotated[int, Field(ge=1, le=65_536)]
+ImageShape = tuple[Size, Size, Size]
+ClassNames = Annotated[
+    tuple[str, ...], Field(min_length=2), AfterValidator(_check_unique)
+]
+
+
+class Metadata(BaseModel):
+    """Metadata that one stage writes and a later one reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Reads and validates the metadata.
+
+        Raises:
+          InputError: If the file is corrupt.
+          OSError: If it cannot be read.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise InputError(f"{path}: {first_problem(error)}") from error
+
+    def write(self, path: Path) -> None:
+        """Writes the metadata."""
+        write_json(path, self.model_dump(mode="json"))
+
+
+class SplitInfo(Metadata):
+    """`info.json` of a split: what the files beside it hold.
+
+    Attributes:
+      dataset: Name of the dataset, with its config if there is one.
+      image_shape: Height, width and channels of every image.
+      class_names: Name of each class; a label is an index into them.
+      sha256: Digest of each file in the folder, by its name.
+    """
+
+    dataset: str
+    version: str
+    image_shape: ImageShape
+    class_names: ClassNames
+    num_examples: PositiveInt
+    sha256: dict[str, str] = {}
+
+    @classmethod
+    def read_split(cls, folder: Path) -> Self:
+        """Reads the metadata of a split, and verifies the files beside it.
+
+        Raises:
+          InputError: If a file is corrupt.
+          OSError: If a file cannot be read.
+        """
+        info = cls.read(folder / "info.json")
+        for name, expected in info.sha256.items():
+            found = _digest(folder / name)
+            if found != expected:
+                raise InputError(
+                    f"{folder / name}: corrupt: its SHA-256 is {found}, but info.json "
+                    f"has {expected}"
+                )
+        return info
+
+    def write_split(self, folder: Path) -> Self:
+        """Writes the metadata beside the files of a split, with their digests."""
+        digests = {path.name: _digest(path) for path in sorted(folder.iterdir())}
+        info = self.model_copy(update={"sha256": digests})
+        info.write(folder / "info.json")
+        return info
+
+
+class NetworkInfo(Metadata):
+    """`network.json` of a checkpoint: what is needed to rebuild its network."""
+
+    image_shape: ImageShape
+    hidden_sizes: tuple[Size, ...]
+    class_names: ClassNames
+
+
+def first_problem(error: ValidationError) -> str:
+    """Returns the first problem of a validation error as one line."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

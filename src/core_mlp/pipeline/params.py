@@ -1,0 +1,121 @@
+"""Typed parameters of each stage; the only reader of params.yaml."""
+
+import reprlib
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+
+from core_mlp.pipeline.metadata import Size
+from core_mlp.pipeline.stage import InputError
+
+PATH = Path("params.yaml")
+
+# Within these bounds each value, and 1 - beta, differs from 0 and 1 in float32.
+PositiveFraction = Annotated[float, Field(ge=1e-30, le=1.0)]
+DecayRate = Annotated[float, Field(ge=0.0, le=0.999999)]
+
+
+class StageParams(BaseModel):
+    """Base of the stages' parameters: exact types, no unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False
+    )
+
+
+class FetchParams(StageParams):
+    """Parameters of the fetch stage."""
+
+    # A TFDS name, optionally with a config and a version: emnist/letters:3.1.0
+    dataset: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z][a-z0-9_]*(/[A-Za-z0-9_.+-]+)?(:[0-9]+\.[0-9]+\.[0-9]+)?$"
+        ),
+    ]
+
+
+class PreprocessParams(StageParams):
+    """Parameters of the preprocess stage."""
+
+    validation_size: Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class TrainParams(StageParams):
+    """Parameters of the train stage."""
+
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)]
+    hidden_sizes: Annotated[list[Size], Field(max_length=64)]
+    batch_size: Annotated[int, Field(ge=1, le=2**20)]
+    epochs: Annotated[int, Field(ge=1, le=100_000)]
+    learning_rate: PositiveFraction
+    beta_1: DecayRate
+    beta_2: DecayRate
+    epsilon: PositiveFraction
+    precision: Literal["float32", "bfloat16"]
+    memory_budget: Annotated[int, Field(ge=1, le=2**20)]
+
+
+class Params(TrainParams, PreprocessParams, FetchParams):
+    """Every key of params.yaml. Export and evaluate have no parameters."""
+
+
+AnyStageParams = TypeVar("AnyStageParams", bound=StageParams)
+
+
+def load_params(
+    stage_params: type[AnyStageParams], path: Path = PATH
+) -> AnyStageParams:
+    """Validates params.yaml as a whole, and returns one stage's part of it.
+
+    The file is read by DVC's own parser, so that the value in dvc.lock is the value
+    that the stage uses. Validating all of it stops the first stage, rather than the
+    last, on a bad value.
+
+    Args:
+      stage_params: The class of the stage's parameters.
+      path: The YAML file.
+
+    Returns:
+      The parameters, with the types that `stage_params` declares.
+
+    Raises:
+      InputError: If the file is not a YAML mapping, or a key is unknown, missing, of
+        another type or out of range. The message names file, key and value.
+      OSError: If the file cannot be read.
+    """
+    content = path.read_bytes()
+    try:
+        values = YAML(typ="safe", pure=True).load(content.decode("utf-8"))
+    # Besides YAMLError the parser lets through whatever its parts raise: ValueError for
+    # an impossible date, IndexError for an empty !!int, RecursionError, and so on.
+    except Exception as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or type(error).__name__
+        raise InputError(f"{path}{where}: not valid YAML: {problem}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected a mapping of keys to values")
+    try:
+        params = Params.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(_describe(details) for details in error.errors()[:3])
+        raise InputError(f"{path}: {problems}") from error
+    return stage_params(
+        **{name: getattr(params, name) for name in stage_params.model_fields}
+    )
+
+
+def _describe(details: dict) -> str:
+    """Returns one validation error as `key = value: what is allowed`."""
+    key = ".".join(reprlib.repr(part).strip("'") for part in details["loc"])
+    if details["type"] == "missing":
+        return f"{key}: this key is missing"
+    if details["type"] == "extra_forbidden":
+        return f"{key}: unknown key; the keys are {', '.join(Params.model_fields)}"
+    value = reprlib.repr(details["input"])
+    if details["type"] == "string_pattern_mismatch":
+        return f"{key} = {value}: expected the TFDS name of a dataset, such as mnist"
+    return f"{key} = {value}: {details['msg'][0].lower()}{details['msg'][1:]}"

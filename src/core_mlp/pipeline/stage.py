@@ -1,0 +1,55 @@
+"""Stage entry point: one-line user errors; exits with DVC."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+PARENT_CHECK_SECONDS = 0.2
+
+
+class InputError(Exception):
+    """A parameter, a file or a dataset that the user provided cannot be used.
+
+    The message is one line: what is wrong, where, and what is allowed.
+    """
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Runs a stage as a process that ends when DVC does.
+
+    Args:
+      main: The stage. `stages/__init__.py` has set `$PARENT_PID`, before the imports
+        during which DVC may have been killed.
+    """
+    parent = int(os.environ["PARENT_PID"])
+    threading.Thread(target=_exit_with_parent, args=[parent], daemon=True).start()
+    with exit_on_input_error():
+        main()
+
+
+@contextmanager
+def exit_on_input_error() -> Iterator[None]:
+    """Turns errors that the user can fix into one line and exit code 1.
+
+    These are InputError, errors of the file system, and Ctrl-C. Any other exception is
+    a bug and keeps its traceback.
+    """
+    try:
+        yield
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"error: {where}{error.strerror or error}")
+    except KeyboardInterrupt:
+        sys.exit("error: interrupted")
+
+
+def _exit_with_parent(parent: int) -> None:
+    """Ends this process once its parent has ended, so that no orphan keeps writing."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_SECONDS)
+    os._exit(1)

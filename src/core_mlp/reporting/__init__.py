@@ -1,0 +1,1 @@
+"""Comparing runs that are in Git; no TensorFlow."""

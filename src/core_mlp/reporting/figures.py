@@ -1,0 +1,86 @@
+"""Pictures of the model card, from CSVs in plots/."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from core_mlp.evaluation.plots import DPI, fixed_style
+from core_mlp.pipeline.files import atomic_output
+
+MAX_ANNOTATED_CLASSES = 30
+
+
+@fixed_style
+def draw_history(path: Path, history: Mapping[str, Sequence[float]]) -> None:
+    """Draws loss and accuracy of train and validation by epoch.
+
+    Args:
+      path: The PNG to write.
+      history: Columns of plots/history.csv.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for split in ("train", "validation"):
+            values = history[f"{split}_{metric}"]
+            axes.plot(history["epoch"], values, marker="o", label=split)
+        unit = " (cross-entropy, nats)" if metric == "loss" else ""
+        axes.set(title=metric.capitalize(), xlabel="epoch", ylabel=f"{metric}{unit}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    _save(figure, path)
+
+
+@fixed_style
+def draw_confusion(
+    path: Path, confusion: Mapping[tuple[str, str], int], class_names: Sequence[str]
+) -> None:
+    """Draws a confusion matrix, normalized by actual class.
+
+    Args:
+      path: The PNG to write.
+      confusion: Number of images of each pair of actual and predicted class.
+      class_names: Name of each class.
+    """
+    # Imported here because it takes a second.
+    import seaborn as sns
+
+    counts = np.array(
+        [[confusion[actual, p] for p in class_names] for actual in class_names]
+    )
+    rates = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    size = max(5.0, 0.75 * len(class_names) + 1.5)
+    figure = Figure(figsize=(size, 0.85 * size), layout="constrained")
+    axes = figure.subplots()
+    sns.heatmap(
+        rates,
+        # Mistakes are rare and would be invisible on a linear scale.
+        norm=PowerNorm(0.4, vmin=0, vmax=1),
+        cmap="Blues",
+        square=True,
+        annot=len(class_names) <= MAX_ANNOTATED_CLASSES,
+        fmt=".3f",
+        annot_kws={"fontsize": "small"},
+        cbar_kws={"label": "rate within the actual class", "shrink": 0.8},
+        xticklabels=list(class_names),
+        yticklabels=list(class_names),
+        ax=axes,
+    )
+    axes.set(
+        title="Confusion on the test split, rows sum to 1",
+        xlabel="predicted",
+        ylabel="actual",
+    )
+    axes.tick_params(axis="y", rotation=0)
+    if max(map(len, class_names)) > 3:
+        axes.tick_params(axis="x", rotation=90)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_output(path) as partial:
+        figure.savefig(partial, dpi=DPI)

@@ -1,0 +1,60 @@
+"""Tells whether a change left the bytes of every output alone."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from core_mlp.pipeline.stage import InputError
+from core_mlp.reporting.runs import git, resolve
+
+CACHE = Path(".dvc/cache/files/md5")
+
+
+def compare_outputs(base: str) -> None:
+    """Compares the outputs of the workspace with those of a revision, file by file.
+
+    Runs what is out of date first. Files of a folder are known where DVC's cache has
+    its list; otherwise the folder is compared as a whole.
+
+    Args:
+      base: The revision.
+
+    Raises:
+      InputError: If an output differs or is missing, or the pipeline fails.
+    """
+    old_lock = git("show", f"{resolve(base)}:dvc.lock")
+    if old_lock is None:
+        raise InputError(f"{base}: dvc.lock is missing")
+    if subprocess.run(["dvc", "repro", "--quiet"], check=False).returncode:
+        raise InputError("dvc repro failed")
+    old = dict(_files(old_lock))
+    new = dict(_files(Path("dvc.lock").read_text(encoding="utf-8")))
+    moved = {md5: path for path, md5 in new.items() if path not in old}
+    num_same, problems = 0, []
+    for path, md5 in old.items():
+        if new.get(path) == md5:
+            num_same += 1
+        elif md5 in moved and path not in new:
+            print(f"moved: {path} -> {moved.pop(md5)}")
+        else:
+            problems.append(f"{'differs' if path in new else 'missing'}: {path}")
+    print("\n".join([*problems, *(f"new: {path}" for path in moved.values())]))
+    print(f"same: {num_same} outputs")
+    if problems:
+        raise InputError(f"{len(problems)} of {len(old)} outputs are not as in {base}")
+
+
+def _files(lock: str) -> Iterator[tuple[str, str]]:
+    """Yields path and MD5 of each output, and of each file of a folder."""
+    for stage in YAML(typ="safe", pure=True).load(lock)["stages"].values():
+        for out in stage["outs"]:
+            md5 = out["md5"]
+            listing = CACHE / md5[:2] / md5[2:]
+            if md5.endswith(".dir") and listing.exists():
+                for file in json.loads(listing.read_bytes()):
+                    yield f"{out['path']}/{file['relpath']}", file["md5"]
+            else:
+                yield out["path"], md5

@@ -1,0 +1,96 @@
+"""Trains the current parameters with several seeds, and summarizes the results.
+
+The spread over seeds is the noise of training; the interval in metrics/evaluate.json is
+the sampling noise of the test images, for one seed.
+"""
+
+import re
+import subprocess
+from pathlib import Path
+
+from tqdm import tqdm
+
+from core_mlp.evaluation import significance
+from core_mlp.pipeline.files import write_json
+from core_mlp.pipeline.stage import InputError
+from core_mlp.reporting.runs import Seeds, read_run
+
+PATH = Path("metrics/seeds.json")
+METRICS = ("test_accuracy", "test_loss", "test_calibration_error")
+
+
+def run_seeds(number: int, *, replace: bool = False) -> None:
+    """Runs the seeds 1 to `number`, and writes metrics/seeds.json.
+
+    The file has mean, standard deviation and 95 % t interval of each metric, and the
+    result of each seed.
+
+    Args:
+      number: Number of seeds.
+      replace: Whether results of more seeds may be replaced.
+
+    Raises:
+      InputError: If there are too few seeds, or an experiment fails.
+    """
+    if number < 2:
+        raise InputError(f"{number} seeds: at least 2 are needed for a spread")
+    if PATH.exists() and not replace:
+        existing = len(Seeds.model_validate_json(PATH.read_bytes()).runs)
+        if existing > number:
+            raise InputError(
+                f"{PATH} has {existing} seeds: to replace them by {number}, add "
+                "--replace"
+            )
+    runs = []
+    for seed in tqdm(range(1, number + 1), unit="seed", disable=None):
+        # In a copy; what DVC has run before comes from its run cache.
+        output = _run("dvc", "exp", "run", "--temp", "--set-param", f"seed={seed}")
+        name = re.search(r"Ran experiment\(s\): (\S+)", output)[1]
+        runs.append(read_run(name))
+        accuracy = runs[-1].metrics["test_accuracy"]
+        tqdm.write(f"seed {seed}: test accuracy {accuracy:.4f}")
+    if len({result.identity for result in runs}) > 1:
+        raise InputError("the code changed between the experiments")
+    summaries = {
+        name: significance.summarize([result.metrics[name] for result in runs])
+        for name in METRICS
+    }
+    write_json(
+        PATH,
+        {
+            "identity": runs[0].identity,
+            "summary": {name: s._asdict() for name, s in summaries.items()},
+            "runs": [
+                {
+                    "seed": result.params["seed"],
+                    "metrics": {name: result.metrics[name] for name in METRICS},
+                }
+                for result in runs
+            ],
+        },
+    )
+    print(f"Wrote {PATH}: {number} seeds, mean ± sd (95 % t interval of the mean)")
+    for name, summary in summaries.items():
+        print(
+            f"  {name}: {summary.mean:.4f} ± {summary.sd:.4f} "
+            f"({summary.low:.4f} to {summary.high:.4f})"
+        )
+
+
+def _run(*command: str) -> str:
+    """Runs a command; returns what it prints.
+
+    Raises:
+      InputError: If it fails.
+    """
+    result = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        check=False,
+    )
+    if result.returncode:
+        last_line = result.stdout.strip().splitlines()[-1:]
+        raise InputError(f"{' '.join(command)}: {' '.join(last_line)}")
+    return result.stdout

@@ -1,0 +1,33 @@
+"""Pushes DVC's run cache with all that it refers to."""
+
+from dvc.repo import Repo
+
+from core_mlp.pipeline.stage import InputError
+
+
+def push_runs(remote: str | None = None) -> None:
+    """Pushes data, run cache, and every output that the run cache refers to.
+
+    `dvc push --run-cache` (3.67) pushes the records of the runs, but of their outputs
+    only those of the workspace, and no metrics and plots, because these are in Git.
+    Without them another clone cannot restore a run.
+
+    Args:
+      remote: Name of the DVC remote; None for the default.
+
+    Raises:
+      InputError: If there is no such remote, or it cannot be reached.
+    """
+    from dvc.exceptions import DvcException
+
+    try:
+        with Repo() as repo:
+            runs = repo.stage_cache.push(remote)
+            used = repo.stage_cache.get_used_objs(runs, remote=remote)
+            objects = set().union(*used.values())
+            result = repo.cloud.push(objects, remote=remote)
+    except DvcException as error:
+        raise InputError(f"dvc push: {error}") from error
+    if result.failed:
+        raise InputError(f"dvc push: {len(result.failed)} files could not be pushed")
+    print(f"Pushed {len(runs)} runs and {len(result.transferred)} files")

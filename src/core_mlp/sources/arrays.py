@@ -1,0 +1,80 @@
+"""Splits as NumPy arrays: what fetch writes and preprocess reads."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from tqdm import tqdm
+
+from core_mlp.pipeline.metadata import SplitInfo
+from core_mlp.pipeline.stage import InputError
+
+
+def write_arrays(
+    folder: Path, info: SplitInfo, batches: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> SplitInfo:
+    """Writes images.npy, labels.npy and info.json, batch by batch.
+
+    Args:
+      folder: Is created.
+      info: Metadata of the split, without digests.
+      batches: `[B, H, W, C]` uint8 images and `[B]` int64 labels.
+
+    Returns:
+      The metadata with the digests of both files.
+
+    Raises:
+      InputError: If the batches do not have the number of images that `info` states.
+    """
+    folder.mkdir()
+    num_written = 0
+    with (
+        _open_array(
+            folder / "images.npy", np.uint8, (info.num_examples, *info.image_shape)
+        ) as images,
+        _open_array(folder / "labels.npy", np.int64, (info.num_examples,)) as labels,
+        tqdm(
+            total=info.num_examples, desc=folder.name, unit="image", disable=None
+        ) as bar,
+    ):
+        for image_batch, label_batch in batches:
+            images.write(image_batch.tobytes())
+            labels.write(label_batch.tobytes())
+            num_written += len(label_batch)
+            bar.update(len(label_batch))
+    if num_written != info.num_examples:
+        raise InputError(
+            f"dataset = {info.dataset}: {folder.name} has {num_written:,} images; its "
+            f"source states {info.num_examples:,}"
+        )
+    return info.write_split(folder)
+
+
+def read_arrays(folder: Path) -> tuple[SplitInfo, np.ndarray, np.ndarray]:
+    """Reads a split.
+
+    Args:
+      folder: From `write_arrays`.
+
+    Returns:
+      Its metadata, `[N, H, W, C]` uint8 images and `[N]` int64 labels, memory-mapped.
+
+    Raises:
+      InputError: If a file is corrupt.
+      OSError: If a file cannot be read.
+    """
+    info = SplitInfo.read_split(folder)
+    images, labels = (
+        np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "labels")
+    )
+    return info, images, labels
+
+
+def _open_array(path: Path, dtype: type, shape: tuple[int, ...]) -> BinaryIO:
+    """Opens a .npy file to which the elements are still to be written."""
+    # Not a memory map: when the disk is full, writing to one kills the process.
+    file = path.open("wb")
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file

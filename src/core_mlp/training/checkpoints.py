@@ -1,0 +1,70 @@
+"""The checkpoint: trained weights, and the metadata to rebuild their network."""
+
+import math
+from pathlib import Path
+
+import tensorflow as tf
+
+from core_mlp.pipeline.files import atomic_output
+from core_mlp.pipeline.metadata import NetworkInfo
+from core_mlp.pipeline.stage import InputError
+from core_mlp.training.model import MLP
+
+VARIABLES = "variables"
+METADATA = "network.json"
+
+
+def build_model(network: NetworkInfo, seed: int = 0, precision: str = "float32") -> MLP:
+    """Builds a network with freshly initialized weights.
+
+    Args:
+      network: Shape of the images, hidden layers and classes.
+      seed: Random seed for the weights.
+      precision: Type of the factors of matrix products, float32 or bfloat16.
+
+    Raises:
+      InputError: If it does not fit into memory.
+    """
+    try:
+        return MLP(
+            input_size=math.prod(network.image_shape),
+            output_sizes=[*network.hidden_sizes, len(network.class_names)],
+            compute_dtype=tf.as_dtype(precision),
+            seed=seed,
+        )
+    except tf.errors.ResourceExhaustedError as error:
+        sizes = list(network.hidden_sizes)
+        raise InputError(f"hidden_sizes = {sizes}: does not fit into memory") from error
+
+
+def write_checkpoint(folder: Path, model: MLP, network: NetworkInfo) -> None:
+    """Writes a model's weights and the metadata of its network.
+
+    Args:
+      folder: Is created, replacing an earlier checkpoint.
+      model: The trained model.
+      network: What `build_model` built it from.
+    """
+    with atomic_output(folder, tf.errors.OpError) as partial:
+        partial.mkdir()
+        tf.train.Checkpoint(model=model).write(str(partial / VARIABLES))
+        network.write(partial / METADATA)
+
+
+def read_checkpoint(folder: Path) -> tuple[MLP, NetworkInfo]:
+    """Rebuilds a network with its trained weights.
+
+    Raises:
+      InputError: If the weights are missing, corrupt or those of another network.
+      OSError: If the metadata cannot be read.
+    """
+    network = NetworkInfo.read(folder / METADATA)
+    model = build_model(network)
+    path = str(folder / VARIABLES)
+    try:
+        tf.train.Checkpoint(model=model).read(path).assert_consumed()
+    # TensorFlow raises IndexError for a truncated file.
+    except (tf.errors.OpError, ValueError, AssertionError, IndexError) as error:
+        problem = str(error).strip().splitlines()[0]
+        raise InputError(f"{path}: does not match {METADATA}: {problem}") from error
+    return model, network

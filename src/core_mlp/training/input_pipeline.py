@@ -1,0 +1,113 @@
+"""Training examples of an epoch: resident in memory, or streamed from TFRecords."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from core_mlp.data import tfrecords
+from core_mlp.pipeline.metadata import SplitInfo
+
+# Upper bound of a streamed chunk, which is trained on in one call.
+CHUNK_BYTES = 2**23
+
+
+class Examples(NamedTuple):
+    """`[N, H, W, C]` uint8 images and their `[N]` int64 labels, on the device."""
+
+    images: tf.Tensor
+    labels: tf.Tensor
+
+
+# From an epoch, counted from 1, to its examples, in one or more chunks, each with the
+# order in which to visit them.
+EpochData = Callable[[int], Iterable[tuple[Examples, tf.Tensor]]]
+
+
+def read_examples(folder: Path, info: SplitInfo) -> Examples:
+    """Reads a whole split onto the device."""
+    return Examples(*map(tf.constant, tfrecords.read_split(folder, info)))
+
+
+def epoch_data(
+    folder: Path, info: SplitInfo, seed: int, batch_size: int, memory_budget: int
+) -> EpochData:
+    """Chooses how to supply the training examples, by their size.
+
+    Args:
+      folder: The split, from `tfrecords.write_split`.
+      info: Its metadata.
+      seed: Random seed of the run, for shuffling.
+      batch_size: Examples per step; a chunk holds whole batches.
+      memory_budget: MiB of images that may be held in memory; more are streamed.
+
+    Returns:
+      A function that returns the examples of an epoch.
+    """
+    image_bytes = math.prod(info.image_shape)
+    budget = memory_budget * 2**20
+    if info.num_examples * image_bytes <= budget:
+        examples = read_examples(folder, info)
+        return lambda epoch: [
+            (examples, epoch_permutation(info.num_examples, [seed, epoch]))
+        ]
+    print(
+        f"Streaming {info.num_examples:,} images: they exceed memory_budget = "
+        f"{memory_budget} MiB"
+    )
+    num_batches = max(1, min(CHUNK_BYTES, budget // 8) // (image_bytes * batch_size))
+
+    def stream(epoch: int) -> Iterator[tuple[Examples, tf.Tensor]]:
+        for images, labels in tfrecords.stream_split(
+            folder,
+            info,
+            chunk_size=num_batches * batch_size,
+            buffer_size=max(1, budget // 2 // image_bytes),
+            seed=[seed, epoch],
+        ):
+            examples = Examples(tf.constant(images), tf.constant(labels))
+            yield examples, tf.range(len(labels))
+
+    return stream
+
+
+def epoch_permutation(num_examples: int, seed: Sequence[int]) -> tf.Tensor:
+    """Draws the order of the examples in one epoch.
+
+    Must be called eagerly: XLA draws other numbers from the same seed.
+
+    Args:
+      num_examples: Number of training examples.
+      seed: Two integers, the run's seed and the epoch.
+
+    Returns:
+      `[num_examples]` int32, a permutation.
+    """
+    return tf.argsort(tf.random.stateless_uniform([num_examples], seed), stable=True)
+
+
+def pad_to_batches(order: tf.Tensor, batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Splits an order into batches of equal size, as XLA's static shapes require.
+
+    >>> indices, weights = pad_to_batches(tf.constant([2, 0, 1]), batch_size=2)
+    >>> indices.numpy().tolist(), weights.numpy().tolist()
+    ([[2, 0], [1, 0]], [[1.0, 1.0], [1.0, 0.0]])
+
+    Args:
+      order: `[num_examples]` int32, indices of examples; the length is static.
+      batch_size: Examples per batch; at most all of them are in one.
+
+    Returns:
+      `[num_batches, batch_size]` int32 indices and float32 weights. A weight is 1, or 0
+      where the last batch is padded with an example that does not count.
+    """
+    num_examples = order.shape[0]
+    batch_size = min(batch_size, num_examples)
+    num_batches = math.ceil(num_examples / batch_size)
+    padding = [[0, num_batches * batch_size - num_examples]]
+    return tuple(
+        tf.reshape(tf.pad(values, padding), [num_batches, batch_size])
+        for values in (order, tf.ones([num_examples]))
+    )

@@ -1,0 +1,117 @@
+"""Resumable training state, saved after each epoch."""
+
+import hashlib
+import os
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import tensorflow as tf
+
+from core_mlp.pipeline.files import atomic_output, process_lock
+from core_mlp.pipeline.metadata import Metadata
+from core_mlp.pipeline.params import TrainParams
+from core_mlp.training.loop import EpochMetrics
+
+# Environment variables that change what TensorFlow and its libraries compute.
+SETTINGS = ("TF_", "XLA_", "ONEDNN_", "DNNL_", "NVIDIA_TF32")
+PACKAGE = Path(__file__).parents[1]
+
+
+def run_hash(
+    train_params: TrainParams, inputs: Sequence[Metadata], device: str, stage: Path
+) -> str:
+    """Returns a hash of everything that determines the result of a training.
+
+    Args:
+      train_params: The parameters.
+      inputs: Metadata of the splits, with the digests of their files.
+      device: The device to train on.
+      stage: Source file of the stage.
+    """
+    cpuinfo = Path("/proc/cpuinfo")
+    processor = cpuinfo.read_text().split("\n\n")[0] if cpuinfo.exists() else ""
+    sources = [stage]
+    for folder in ("data", "pipeline", "training"):
+        sources += sorted((PACKAGE / folder).glob("*.py"))
+    facts = [
+        train_params.model_dump_json(),
+        *(info.model_dump_json() for info in inputs),
+        tf.__version__,
+        device,
+        re.sub(r"(?im)^(cpu MHz|bogomips).*$", "", processor),
+        *(f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith(SETTINGS)),
+        *(path.read_text(encoding="utf-8") for path in sources),
+    ]
+    return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:32]
+
+
+@contextmanager
+def exclusive_state(key: str) -> Iterator[Path]:
+    """Locks the state of a training; deletes it if the block succeeds.
+
+    The state is in `$CORE_MLP_STATE_DIR`, by default the user's folder for such files:
+    outside the repository, so that every copy of it can resume the training.
+
+    Args:
+      key: Hash from `run_hash`.
+
+    Yields:
+      The path of the state, which exists if the training was interrupted.
+
+    Raises:
+      OSError: If the folder cannot be written to.
+    """
+    folder = os.environ.get("CORE_MLP_STATE_DIR")
+    path = Path(folder or platformdirs.user_state_path("core_mlp")) / f"{key}.npz"
+    with process_lock(path.with_suffix(".lock"), "running the same training"):
+        yield path
+        path.unlink(missing_ok=True)
+
+
+def save_state(
+    path: Path, model: tf.Module, optimizer: tf.Module, history: Sequence[EpochMetrics]
+) -> None:
+    """Saves the variables of model and optimizer, and the metrics so far, as .npz.
+
+    Raises:
+      OSError: If it cannot be written.
+    """
+    variables = [*model.variables, *optimizer.variables]
+    arrays = [np.array(history), *(variable.numpy() for variable in variables)]
+    with atomic_output(path) as partial:
+        np.savez(partial, *arrays)
+
+
+def restore_state(
+    path: Path, model: tf.Module, optimizer: tf.Module
+) -> list[EpochMetrics]:
+    """Restores the state of a training, if there is one and it is intact.
+
+    Returns:
+      The metrics of the epochs so far; empty if training has to start from scratch.
+    """
+    variables = [*model.variables, *optimizer.variables]
+    try:
+        with zipfile.ZipFile(path) as file:
+            # NumPy stops before the checksum, which is at the end.
+            if name := file.testzip():
+                raise zipfile.BadZipFile(f"wrong checksum of {name}")
+        with np.load(path) as arrays:
+            history, *values = (arrays[f"arr_{n}"] for n in range(len(variables) + 1))
+        if any(v.shape != w.shape for v, w in zip(values, variables, strict=True)):
+            raise ValueError("variables of other shapes")
+    except FileNotFoundError:
+        return []
+    # Whatever zipfile and NumPy raise.
+    except Exception as error:
+        print(f"{path}: corrupt, training restarts from scratch: {error}", flush=True)
+        return []
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    print(f"Resuming after epoch {len(history)}, from {path}", flush=True)
+    return [EpochMetrics(int(epoch), *others) for epoch, *others in history.tolist()]

@@ -1,0 +1,81 @@
+"""Figures have reproducible bytes, and show what they should."""
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from core_mlp.evaluation import plots
+from core_mlp.reporting import figures
+
+HISTORY = {
+    "epoch": [1, 2],
+    "train_loss": [0.5, 0.3],
+    "validation_loss": [0.4, 0.3],
+    "train_accuracy": [0.8, 0.9],
+    "validation_accuracy": [0.9, 1.0],
+}
+RGB_IMAGES = np.random.default_rng(0).integers(0, 256, [5, 8, 8, 3], np.uint8)
+ODD_NAME = r"no formula: $\fr$"
+NAMES = ["cat", ODD_NAME]
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        pytest.param(
+            lambda path: plots.draw_examples(path, RGB_IMAGES, list("abcde"), "Title"),
+            id="examples",
+        ),
+        pytest.param(
+            lambda path: plots.draw_mistakes(path, RGB_IMAGES, [(2, "a", ODD_NAME, 1)]),
+            id="mistakes",
+        ),
+        pytest.param(lambda path: plots.draw_mistakes(path, RGB_IMAGES, []), id="none"),
+        pytest.param(lambda path: figures.draw_history(path, HISTORY), id="history"),
+        pytest.param(
+            lambda path: figures.draw_confusion(
+                path,
+                {
+                    (a, b): int(a == b)
+                    for a in ("cat", ODD_NAME)
+                    for b in ("cat", ODD_NAME)
+                },
+                ["cat", ODD_NAME],
+            ),
+            id="confusion",
+        ),
+    ],
+)
+def test_the_same_figure_has_the_same_bytes(tmp_path, draw):
+    draw(tmp_path / "first.png")
+    with matplotlib.rc_context({"axes.facecolor": "red", "font.size": 20}):
+        draw(tmp_path / "plots/second.png")
+
+    content = (tmp_path / "first.png").read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert content == (tmp_path / "plots/second.png").read_bytes()
+
+
+def test_examples_are_visible(tmp_path):
+    """Images drawn white on white, or not at all, are an empty picture."""
+    images = np.zeros([4, 8, 8, 1], np.uint8)
+    path = tmp_path / "examples.png"
+    plots.draw_examples(path, images, ["black"] * 4, "Black")
+
+    gray = imread(path)[..., :3].mean(axis=-1)
+    assert np.mean(gray < 0.1) > 0.4
+
+
+def test_confusion_is_normalized_by_the_actual_class(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(
+        "seaborn.heatmap", lambda rates, **options: drawn.append((rates, options))
+    )
+    confusion = {("a", "a"): 3, ("a", "b"): 1, ("b", "a"): 0, ("b", "b"): 2}
+
+    figures.draw_confusion(tmp_path / "confusion.png", confusion, ["a", "b"])
+
+    ((rates, options),) = drawn
+    np.testing.assert_array_equal(rates, [[0.75, 0.25], [0.0, 1.0]])
+    assert options["yticklabels"] == ["a", "b"]

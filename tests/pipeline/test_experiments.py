@@ -1,0 +1,61 @@
+"""Experiments: in the workspace, in a temporary folder and from the queue."""
+
+import csv
+import re
+import time
+
+from helpers import run, stages_run, try_to_run
+
+QUEUE_TIMEOUT = 120
+
+
+def experiments(folder):
+    """Returns each experiment's columns, as the README shows them, by name."""
+    table = run("dvc", "exp", "show", "--drop", ".*/", "--csv", "--num=1", cwd=folder)
+    table = table[table.index("Experiment,") :]
+    rows = csv.DictReader(table.splitlines())
+    return {row["Experiment"]: row for row in rows if row["Experiment"]}
+
+
+def test_an_experiment_changes_one_line_and_runs_what_depends_on_it(workspace):
+    text = (workspace / "params.yaml").read_text()
+    params = re.sub(r"(?m)^(\w+):.*", r"\g<0>  # about \1", text)
+    (workspace / "params.yaml").write_text(params)
+
+    output = run("dvc", "exp", "run", "-S", "learning_rate=0.00001", cwd=workspace)
+
+    assert {"train", "export", "evaluate"} <= set(stages_run(output))
+    assert not {"fetch", "preprocess"} & set(stages_run(output))
+    assert (workspace / "params.yaml").read_text() == params.replace(
+        "learning_rate: 0.001", "learning_rate: 1e-05"
+    )
+    name = re.search(r"Ran experiment\(s\): (\S+)", output)[1]
+    row = experiments(workspace)[name]
+    assert row["learning_rate"] == "1e-05"
+    assert float(row["test_accuracy"]) < 0.5
+    assert not any(":" in column or "/" in column for column in row)
+    run("git", "stash", "--quiet", cwd=workspace)
+    run("core-mlp", "report", "main", name, cwd=workspace)
+    assert "| 0.001 | 1e-05 |" in (workspace / "report.md").read_text()
+
+
+def test_queued_and_temporary_experiments_use_their_own_code(workspace):
+    run("dvc", "exp", "run", "--queue", "-S", "epochs=2", cwd=workspace)
+    # The queue has copies of the code that works.
+    loop = workspace / "src/core_mlp/training/loop.py"
+    loop.write_text(loop.read_text() + "\nraise RuntimeError('broken')\n")
+    before = run("git", "diff", cwd=workspace)
+
+    run("dvc", "queue", "start", "--jobs", "1", cwd=workspace)
+    deadline = time.monotonic() + QUEUE_TIMEOUT
+    while "Success" not in (status := run("dvc", "queue", "status", cwd=workspace)):
+        assert "Failed" not in status, status
+        assert time.monotonic() < deadline, status
+        time.sleep(4)  # The command itself takes the processor for a second.
+
+    assert status.count("Success") == 1, status
+    broken = try_to_run("dvc", "exp", "run", "--temp", "-S", "epochs=2", cwd=workspace)
+    assert broken.returncode != 0
+    assert "RuntimeError: broken" in broken.stdout
+    assert run("git", "diff", cwd=workspace) == before
+    assert "2" in {row["epochs"] for row in experiments(workspace).values()}

@@ -1,0 +1,114 @@
+"""The whole pipeline on a dataset with everything that MNIST has not."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from helpers import STAGES, copy_repository, run, run_stages, write_params
+
+CLASS_NAMES = ["Übergröße, rot", "a|b", "<b>bold</b>", "two  spaces & $x$"]
+SHAPE = (16, 20, 3)
+NUM_TRAIN, NUM_TEST = 1500, 101
+
+
+class OddPictures(tfds.core.GeneratorBasedBuilder):
+    """RGB noise in which a bright block of rows tells the class."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=SHAPE),
+            "label": tfds.features.ClassLabel(names=CLASS_NAMES),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features)
+        )
+
+    def _split_generators(self, dl_manager):
+        return {
+            "train": self._generate_examples(0, NUM_TRAIN),
+            "test": self._generate_examples(1, NUM_TEST),
+        }
+
+    def _generate_examples(self, seed, count):
+        rng = np.random.default_rng(seed)
+        images = rng.integers(0, 100, [count, *SHAPE], np.uint8)
+        for index, image in enumerate(images):
+            label = index % len(CLASS_NAMES)
+            image[4 * label : 4 * label + 4, :, label % 3] += 120
+            yield index, {"image": image, "label": label}
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """A repository in which all stages have run on it, in bfloat16, streaming."""
+    folder = copy_repository(tmp_path_factory.mktemp("odd"))
+    write_params(
+        folder,
+        dataset="odd_pictures",
+        validation_size=101,
+        precision="bfloat16",
+        memory_budget=1,
+        batch_size=97,
+        epochs=3,
+    )
+    run_stages(folder, *STAGES)
+    run("dvc", "commit", "--quiet", "--force", *STAGES, cwd=folder)
+    return folder
+
+
+def rows(folder, name):
+    with (folder / "plots" / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_it_is_learned_and_evaluated(repository):
+    metrics = json.loads((repository / "metrics/evaluate.json").read_text())
+
+    assert metrics["test_accuracy"] > 0.9
+    assert {row["label"] for row in rows(repository, "per_class.csv")} == set(
+        CLASS_NAMES
+    )
+    assert [row["actual"] for row in rows(repository, "confusion.csv")[::4]] == (
+        CLASS_NAMES
+    )
+    assert sum(int(row["count"]) for row in rows(repository, "confusion.csv")) == 101
+
+
+def test_its_saved_model_answers(repository):
+    path = str(repository / "models/saved_model")
+    classify = tf.saved_model.load(path).signatures["serving_default"]
+    images = np.load(repository / "data/raw/test/images.npy")
+
+    answers = classify(images=tf.constant(images))
+
+    labels = np.load(repository / "data/raw/test/labels.npy")
+    metrics = json.loads((repository / "metrics/evaluate.json").read_text())
+    accuracy = np.mean(answers["classes"].numpy() == labels)
+    assert round(float(accuracy), 6) == metrics["test_accuracy"]
+
+
+def test_report_and_model_card_show_its_names_as_text(repository):
+    run("git", "add", "--all", cwd=repository)
+    run("git", "commit", "--quiet", "--message", "Odd", cwd=repository)
+    run("core-mlp", "report", "HEAD", cwd=repository)
+
+    for name in ("report.md", "MODEL_CARD.md"):
+        text = (repository / name).read_text()
+        assert "Übergröße, rot" in text
+        assert "a\\|b" in text
+        assert "\\<b\\>bold\\</b\\>" in text
+    page = (repository / "report.html").read_text()
+    assert "&lt;b&gt;bold&lt;/b&gt;" in page
+    assert "<b>" not in page
+    assert ">a|b</td>" in page
+
+
+def test_its_metrics_and_plots_can_be_compared(repository):
+    output = run("dvc", "plots", "diff", "--json", "HEAD", cwd=repository)
+
+    assert "errors" not in json.loads(output)

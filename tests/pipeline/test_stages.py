@@ -1,0 +1,280 @@
+"""What a user sees of a stage: its log, and one line per error."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import with_one_other_value, write_params
+
+from core_mlp.data import tfrecords
+from core_mlp.pipeline import params, stage
+from core_mlp.pipeline.metadata import SplitInfo
+from core_mlp.training import resume
+from stages import evaluate, export, fetch, preprocess, train
+
+
+def message_of(main):
+    """Returns the one line with which a stage ends on bad input."""
+    with pytest.raises(SystemExit) as ended, stage.exit_on_input_error():
+        main()
+    assert isinstance(ended.value.code, str)  # Python prints it and exits with 1.
+    assert "\n" not in ended.value.code
+    return ended.value.code
+
+
+@pytest.fixture
+def digits(digits_dir, tmp_path, monkeypatch):
+    """A copy of a folder in which fetch and preprocess have run."""
+    folder = shutil.copytree(digits_dir, tmp_path / "digits")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_validation_is_the_start_of_train(digits):
+    def read(split):
+        folder = digits / "data/tfrecords" / split
+        info = SplitInfo.read_split(folder)
+        return info.num_examples, *tfrecords.read_split(folder, info)
+
+    (num_train, *train), (num_validation, *validation), (num_test, *test) = map(
+        read, ("train", "validation", "test")
+    )
+    assert (num_train, num_validation, num_test) == (1137, 300, 360)
+    for index, name in enumerate(("images", "labels")):
+        both = np.load(digits / f"data/raw/train/{name}.npy")
+        np.testing.assert_array_equal(
+            np.concatenate([validation[index], train[index]]), both
+        )
+        np.testing.assert_array_equal(
+            test[index], np.load(digits / f"data/raw/test/{name}.npy")
+        )
+
+
+@pytest.mark.parametrize("size", [1437, 5000])
+def test_validation_must_leave_something_to_train_on(digits, size):
+    write_params(digits, validation_size=size)
+
+    assert message_of(preprocess.main) == (
+        f"error: params.yaml: validation_size = {size}: at most 1436, so that an image "
+        "of sklearn_digits is left to train on"
+    )
+
+
+@pytest.mark.parametrize("a_stage", [fetch, preprocess, train])
+def test_params_are_checked_before_anything_is_touched(digits, a_stage):
+    before = sorted(digits.rglob("*"))
+    write_params(digits, epochs=0)
+
+    assert message_of(a_stage.main) == (
+        "error: params.yaml: epochs = 0: input should be greater than or equal to 1"
+    )
+    assert sorted(digits.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("a_stage", "file"),
+    [
+        (fetch, "params.yaml"),
+        (preprocess, "data/raw/train/info.json"),
+        (preprocess, "data/raw/train/images.npy"),
+        (train, "data/tfrecords/train/info.json"),
+        (export, "models/checkpoint/network.json"),
+        (evaluate, "data/tfrecords/test/info.json"),
+    ],
+)
+def test_a_missing_file_is_named(digits, a_stage, file):
+    (digits / file).unlink(missing_ok=True)
+
+    assert message_of(a_stage.main) == f"error: {file}: No such file or directory"
+
+
+def flip_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("a_stage", "file"),
+    [
+        (preprocess, "data/raw/train/images.npy"),
+        (preprocess, "data/raw/test/labels.npy"),
+        (train, "data/tfrecords/train/train-00000-of-00001.tfrecord"),
+        (train, "data/tfrecords/validation/validation-00000-of-00001.tfrecord"),
+        (evaluate, "data/tfrecords/test/test-00000-of-00001.tfrecord"),
+    ],
+)
+@pytest.mark.parametrize("damage", [flip_bit, truncate, Path.unlink])
+def test_a_corrupt_file_is_named_and_nothing_is_touched(digits, a_stage, file, damage):
+    damage(digits / file)
+    before = sorted(digits.rglob("*"))
+
+    message = message_of(a_stage.main)
+
+    problem = "No such file" if damage is Path.unlink else "corrupt: its SHA-256"
+    assert message.startswith(f"error: {file}: {problem}")
+    assert sorted(digits.rglob("*")) == before
+
+
+def test_a_training_that_diverges_writes_no_model(digits):
+    write_params(digits, learning_rate=1.0, epsilon=1e-30, hidden_sizes=[64] * 40)
+    before = sorted(digits.rglob("*"))
+
+    assert re.fullmatch(
+        r"error: training diverged: the loss of epoch \d+ is not finite; "
+        "try a smaller learning_rate",
+        message_of(train.main),
+    )
+    assert sorted(digits.rglob("*")) == before
+
+
+def test_an_unreadable_file_is_named(digits):
+    (digits / "params.yaml").unlink()
+    (digits / "params.yaml").mkdir()
+
+    assert message_of(fetch.main) == "error: params.yaml: Is a directory"
+
+
+def test_ctrl_c_ends_without_a_traceback():
+    def interrupted():
+        raise KeyboardInterrupt
+
+    assert message_of(interrupted) == "error: interrupted"
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError), stage.exit_on_input_error():
+        1 / 0  # noqa: B018
+
+
+def test_train_says_where_it_runs_and_reports_each_epoch(digits, capsys):
+    write_params(digits, epochs=3, hidden_sizes=[32, 16])
+
+    train.main()
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Training 2,778 parameters on CPU"
+    assert len(lines) == 4
+    for epoch, line in enumerate(lines[1:], start=1):
+        assert line.startswith(f"Epoch {epoch}/3: train loss ")
+        assert line.endswith(" images/s")
+    assert len((digits / "plots/history.csv").read_text().splitlines()) == 4
+
+
+def test_the_history_is_written_after_each_epoch(digits, monkeypatch):
+    write_params(digits, epochs=3)
+    seen = []
+    save_state = resume.save_state
+
+    def look_and_save(*args):
+        history = digits / "plots/history.csv"
+        seen.append(len(history.read_text().splitlines()) if history.exists() else 0)
+        save_state(*args)
+
+    monkeypatch.setattr(resume, "save_state", look_and_save)
+    train.main()
+
+    # A header, and a line for each epoch before.
+    assert seen == [0, 2, 3]
+    assert json.loads((digits / "metrics/train.json").read_text())["train_epochs"] == 3
+
+
+def test_the_seed_and_the_epoch_decide_the_order(digits, monkeypatch):
+    seeds = []
+    draw = train.input_pipeline.epoch_permutation
+    monkeypatch.setattr(
+        train.input_pipeline,
+        "epoch_permutation",
+        lambda count, seed: seeds.append(seed) or draw(count, seed),
+    )
+    write_params(digits, seed=9, epochs=3)
+    train.main()
+
+    assert seeds == [[9, 1], [9, 2], [9, 3]]
+
+
+def test_more_images_than_the_memory_budget_are_streamed(digits, monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 3000)
+    # Noise, with a bright row that gives the label away.
+    images = rng.integers(0, 100, [3000, 24, 24, 1], np.uint8)
+    images[np.arange(3000), 2 * labels] = 255
+    monkeypatch.setattr(tfrecords, "SHARD_BYTES", 2**18)
+    info = SplitInfo(
+        dataset="rows",
+        version="1.0.0",
+        image_shape=(24, 24, 1),
+        class_names=tuple("0123456789"),
+        num_examples=3000,
+    )
+    for split in ("train", "validation"):
+        shutil.rmtree(digits / "data/tfrecords" / split)
+        tfrecords.write_split(digits / "data/tfrecords" / split, images, labels, info)
+    write_params(digits, epochs=3, memory_budget=1)
+    outputs = []
+    for _ in range(2):
+        train.main()
+        assert capsys.readouterr().out.startswith(
+            "Streaming 3,000 images: they exceed memory_budget = 1 MiB\n"
+        )
+        outputs.append((digits / "plots/history.csv").read_bytes())
+
+    assert outputs[0] == outputs[1]
+    metrics = json.loads((digits / "metrics/train.json").read_text())
+    assert metrics["validation_accuracy"] > 0.9
+
+
+def test_the_run_hash_sees_everything_that_determines_a_run(digits, monkeypatch):
+    train_params = params.load_params(params.TrainParams)
+    info = SplitInfo.read(digits / "data/tfrecords/train/info.json")
+    other_info = info.model_copy(update={"sha256": {"train-0": "f"}})
+    code, other_code = digits / "code.py", digits / "other_code.py"
+    code.write_text("# Code")
+    other_code.write_text("# Other code")
+
+    def run_hash(params=train_params, info=info, device="CPU", code=code):
+        return resume.run_hash(params, [info], device, code)
+
+    hashes = [
+        run_hash(),
+        run_hash(info=other_info),
+        run_hash(device="GPU"),
+        run_hash(code=other_code),
+        *(run_hash(params=other) for other in with_one_other_value(train_params)),
+    ]
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    hashes.append(run_hash())
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
+    monkeypatch.setattr(resume.tf, "__version__", "2.99")
+    hashes.append(run_hash())
+    monkeypatch.undo()
+
+    assert len(set(hashes)) == len(hashes)
+    assert run_hash() == hashes[0]
+
+
+def test_stages_replace_what_an_earlier_run_has_left(digits):
+    write_params(digits, hidden_sizes=[8])
+
+    # What fetch and preprocess wrote is there already.
+    for module in (fetch, preprocess, *(train, export, evaluate) * 2):
+        module.main()
+
+    names = sorted(path.name for path in (digits / "models/checkpoint").iterdir())
+    assert names == ["network.json", "variables.data-00000-of-00001", "variables.index"]
+
+
+def test_an_unknown_dataset_is_named_with_its_file(digits):
+    write_params(digits, dataset="no_such_set")
+
+    assert message_of(fetch.main) == (
+        "error: params.yaml: dataset = no_such_set: neither TFDS nor core_mlp.sources "
+        "has a dataset of that name"
+    )

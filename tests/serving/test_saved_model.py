@@ -1,0 +1,174 @@
+"""The SavedModel, as its users call it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from core_mlp.data.images import normalize_images
+from core_mlp.pipeline.stage import InputError
+from core_mlp.serving import saved_model as serving
+from core_mlp.training.model import MLP
+
+SHAPE = (4, 3, 2)
+IMAGES = np.random.default_rng(0).integers(0, 256, [20, 4, 3, 2], np.uint8)
+
+
+@pytest.fixture
+def model():
+    return MLP(24, [8, 6, 3], seed=5)
+
+
+@pytest.fixture
+def saved_model(model, tmp_path):
+    folder = tmp_path / "saved_model"
+    serving.save_classifier(folder, serving.Classifier(model, SHAPE))
+    return folder
+
+
+def load(folder):
+    return serving.load_classifier(folder, SHAPE, 3)
+
+
+def test_the_saved_model_agrees_with_the_model_in_memory(model, saved_model):
+    answers = load(saved_model)(images=tf.constant(IMAGES))
+
+    logits = model(normalize_images(tf.constant(IMAGES)))
+    np.testing.assert_array_equal(answers["classes"], tf.argmax(logits, axis=1))
+    np.testing.assert_allclose(
+        answers["probabilities"], tf.nn.softmax(logits), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        tf.reduce_sum(answers["probabilities"], axis=1), np.ones(20), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        pytest.param(IMAGES[..., :1], id="gray"),
+        pytest.param(np.repeat(IMAGES, 3, axis=0)[..., [0, 1, 1]], id="RGB"),
+        pytest.param(IMAGES.reshape(-1, 24), id="flat"),
+        pytest.param(IMAGES.transpose(0, 2, 1, 3), id="transposed"),
+        pytest.param(IMAGES.astype(np.float32), id="float"),
+        pytest.param(IMAGES.astype(np.int64), id="int64"),
+    ],
+)
+def test_the_saved_model_refuses_other_images(saved_model, images):
+    classify = load(saved_model)
+
+    with pytest.raises((TypeError, ValueError, tf.errors.InvalidArgumentError)):
+        classify(images=tf.constant(images))
+
+
+def test_a_process_without_our_code_can_use_the_saved_model(saved_model, tmp_path):
+    """With TensorFlow's own command, from a folder without our code."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    command = [Path(sys.executable).parent / "saved_model_cli"]
+    np.save(tmp_path / "images.npy", IMAGES)
+    np.save(tmp_path / "rgb.npy", np.zeros([1, 4, 3, 3], np.uint8))
+
+    def saved_model_cli(*arguments):
+        return subprocess.run(
+            [
+                *command,
+                *arguments,
+                "--dir",
+                saved_model,
+                "--tag_set",
+                "serve",
+                "--signature_def",
+                "serving_default",
+            ],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    shown = saved_model_cli("show").stdout
+    answered = saved_model_cli(
+        "run", "--inputs", "images=images.npy", "--outdir", "answers"
+    )
+    refused = saved_model_cli("run", "--inputs", "images=rgb.npy")
+
+    assert "inputs['images'] tensor_info:\n      dtype: DT_UINT8" in shown
+    assert "shape: (-1, 4, 3, 2)" in shown
+    assert "outputs['classes'] tensor_info:\n      dtype: DT_INT64" in shown
+    assert "outputs['probabilities'] tensor_info:\n      dtype: DT_FLOAT" in shown
+    assert answered.returncode == 0, answered.stderr
+    answers = load(saved_model)(images=tf.constant(IMAGES))
+    for key, answer in answers.items():
+        np.testing.assert_allclose(
+            np.load(tmp_path / f"answers/{key}.npy"), answer, rtol=1e-6
+        )
+    assert refused.returncode != 0
+    assert "Cannot feed value of shape" in refused.stderr
+
+
+def test_the_saved_model_has_no_random_bytes(model, saved_model):
+    assert sorted(path.name for path in saved_model.rglob("*") if path.is_file()) == [
+        "saved_model.pb",
+        "variables.data-00000-of-00001",
+        "variables.index",
+    ]
+
+
+def test_predictions_do_not_depend_on_the_batch_size(saved_model, monkeypatch):
+    expected = serving.predict(load(saved_model), IMAGES)
+    monkeypatch.setattr(serving, "BATCH_SIZE", 7)
+
+    predicted, probabilities = serving.predict(load(saved_model), IMAGES)
+
+    np.testing.assert_array_equal(predicted, expected[0])
+    np.testing.assert_allclose(probabilities, expected[1], rtol=1e-6)
+
+
+def test_a_missing_saved_model_is_refused(tmp_path):
+    with pytest.raises(InputError, match=f"^{tmp_path}: cannot be loaded: "):
+        load(tmp_path)
+
+
+def test_a_saved_model_of_another_signature_is_refused(tmp_path):
+    module = tf.Module()
+    module.call = tf.function(
+        lambda pixels: {"answers": pixels},
+        input_signature=[tf.TensorSpec([1], name="pixels")],
+    )
+    tf.saved_model.save(module, str(tmp_path), signatures=module.call)
+
+    with pytest.raises(InputError) as error:
+        load(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: its signature is "
+        "{'pixels': 'float32 [1]', 'answers': 'float32 [1]'}; expected "
+        "{'images': 'uint8 [None, 4, 3, 2]', 'classes': 'int64 [None]', "
+        "'probabilities': 'float32 [None, 3]'}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "num_classes"), [((3, 4, 2), 3), ((4, 3, 2), 4)]
+)
+def test_a_saved_model_of_another_dataset_is_refused(
+    saved_model, image_shape, num_classes
+):
+    with pytest.raises(InputError, match="its signature is"):
+        serving.load_classifier(saved_model, image_shape, num_classes)
+
+
+def test_a_corrupt_saved_model_is_refused(saved_model):
+    path = saved_model / "variables/variables.data-00000-of-00001"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    for corrupt in (content, content[:-1], b""):
+        path.write_bytes(corrupt)
+
+        with pytest.raises(InputError, match="cannot be loaded: ") as error:
+            load(saved_model)
+        assert "\n" not in str(error.value)

@@ -1,0 +1,188 @@
+"""The arrays of a dataset are those of its own archives, whatever TFDS has kept."""
+
+import gzip
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from helpers import write_params
+
+from core_mlp.pipeline.metadata import SplitInfo
+from core_mlp.pipeline.stage import InputError
+from core_mlp.sources import tfds as sources
+from stages import fetch
+
+ARCHIVE = "images.npy.gz"
+NUM_EXAMPLES = {"train": 12, "test": 6}
+
+
+def make_archive(value: int) -> bytes:
+    """Makes the original file of a dataset whose images are all of one value."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.full([18, 2, 2, 1], value, np.uint8))
+    return gzip.compress(buffer.getvalue(), mtime=0)
+
+
+class _FromArchive(tfds.core.GeneratorBasedBuilder):
+    """A dataset that is made from one archive, whose name others have too."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    VALUE = 0
+    # Without, TFDS does not let a builder read its folder of archives.
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "None."
+
+    @tfds.core.utils.classproperty
+    @classmethod
+    def url_infos(cls):
+        content = make_archive(cls.VALUE)
+        return {
+            f"https://{cls.__name__}.org/{ARCHIVE}": tfds.download.checksums.UrlInfo(
+                size=tfds.core.units.Size(len(content)),
+                checksum=hashlib.sha256(content).hexdigest(),
+                filename=ARCHIVE,
+            )
+        }
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(2, 2, 1)),
+            "label": tfds.features.ClassLabel(num_classes=2),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features)
+        )
+
+    def _split_generators(self, dl_manager):
+        images = np.load(dl_manager.download_and_extract(next(iter(self.url_infos))))
+        return {
+            "train": self._generate_examples(images[:12]),
+            "test": self._generate_examples(images[12:]),
+        }
+
+    def _generate_examples(self, images):
+        for index, image in enumerate(images):
+            yield index, {"image": image, "label": index % 2}
+
+
+class Circles(_FromArchive):
+    """Images of the value 1."""
+
+    VALUE = 1
+
+
+class Crosses(_FromArchive):
+    """Images of the value 2."""
+
+    VALUE = 2
+
+
+class Unchecked(_FromArchive):
+    """A dataset of whose archive TFDS knows no checksum."""
+
+    url_infos = {}  # noqa: RUF012
+
+    def _split_generators(self, dl_manager):
+        images = np.load(dl_manager.extract(dl_manager.manual_dir / ARCHIVE))
+        return {
+            "train": self._generate_examples(images[:12]),
+            "test": self._generate_examples(images[12:]),
+        }
+
+
+BUILDERS = {"circles": Circles, "crosses": Crosses}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder to run fetch in, with the archives, and a TFDS folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "tfds"))
+    for name, builder in BUILDERS.items():
+        put_archive(name, builder.VALUE)
+    return tmp_path
+
+
+def put_archive(name: str, value: int) -> None:
+    path = Path("data/source", name, ARCHIVE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(make_archive(value))
+
+
+def fetch_value(name: str) -> int:
+    """Fetches a dataset; returns the value that all of its pixels have."""
+    write_params(Path(), dataset=name)
+    fetch.main()
+    arrays = [np.load(f"data/raw/{split}/images.npy") for split in NUM_EXAMPLES]
+    assert [len(array) for array in arrays] == list(NUM_EXAMPLES.values())
+    assert SplitInfo.read(Path("data/raw/test/info.json")).dataset == name
+    (value,) = np.unique(np.concatenate(arrays))
+    return value
+
+
+@pytest.mark.parametrize("names", [["circles", "crosses"], ["crosses", "circles"]])
+def test_archives_of_one_name_are_not_mixed_up(folder, names):
+    assert [fetch_value(name) for name in names] == [
+        BUILDERS[name].VALUE for name in names
+    ]
+    assert not list(folder.rglob("extracted"))
+
+
+def test_what_the_first_version_has_mixed_up_is_not_used(folder):
+    for name, builder in BUILDERS.items():
+        config = tfds.download.DownloadConfig(
+            manual_dir=folder / "data/source" / name, try_download_gcs=False
+        )
+        builder(data_dir=folder / "tfds").download_and_prepare(download_config=config)
+    # As found: the crosses were extracted before, as circles.
+    poisoned = Crosses(data_dir=folder / "tfds").as_dataset(split="test")
+    assert {int(e["image"].max()) for e in tfds.as_numpy(poisoned)} == {1}
+
+    assert fetch_value("crosses") == 2
+    assert fetch_value("circles") == 1
+
+
+def test_a_changed_archive_of_the_same_name_is_read(folder):
+    for value in (3, 4, 3):
+        put_archive("unchecked", value)
+
+        assert fetch_value("unchecked") == value
+
+
+def test_what_a_killed_run_has_extracted_is_not_used(folder):
+    builder, _ = sources.find_dataset("crosses", Path("data/source"))
+    left = Path(builder.data_path).parent / "extracted" / f"GZIP.{ARCHIVE}"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(gzip.decompress(make_archive(1)))
+
+    assert fetch_value("crosses") == 2
+
+
+def test_images_that_another_dataset_had_are_a_warning(folder, monkeypatch, capsys):
+    fetch_value("circles")
+    fetch_value("circles")
+    assert "warning" not in capsys.readouterr().out
+    monkeypatch.setattr(Crosses, "VALUE", 1)
+    put_archive("crosses", 1)
+
+    fetch_value("crosses")
+
+    warnings = [w for w in capsys.readouterr().out.splitlines() if "warning" in w]
+    assert warnings == [
+        f"warning: the {split} images are those of circles, byte for byte: are "
+        "the files in data/source/crosses really crosses?"
+        for split in NUM_EXAMPLES
+    ]
+
+
+def test_the_labels_are_those_of_the_archive_that_states_them(tmp_path):
+    labels = np.array([0, 1, 1, 3])
+    header = b"\0\0\x08\x01\0\0\0\x04"
+    path = tmp_path / "t10k-labels-idx1-ubyte.gz"
+    path.write_bytes(gzip.compress(header + labels.astype(np.uint8).tobytes()))
+
+    sources.check_labels(tmp_path, "test", labels[::-1])
+    with pytest.raises(InputError, match=r"has \[1, 2, 0, 1\] images of each label; "):
+        sources.check_labels(tmp_path, "test", np.array([0, 1, 1, 2]))

@@ -1,0 +1,219 @@
+"""Datasets from TFDS, from archives, and what is refused."""
+
+import gzip
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from helpers import ROOT
+from sklearn.datasets import load_digits
+
+from core_mlp.pipeline.metadata import SplitInfo
+from core_mlp.pipeline.stage import InputError
+from core_mlp.sources import tfds as sources
+from core_mlp.sources.digits import SklearnDigits
+
+ARCHIVES = ROOT / "data/source/mnist"
+
+
+def prepare(builder, archives):
+    with sources.prepared_dataset(builder, archives):
+        pass
+
+
+@pytest.fixture
+def archives_dir(tmp_path):
+    shutil.copytree(ARCHIVES, tmp_path / "archives/mnist")
+    return tmp_path / "archives"
+
+
+def test_sklearn_digits_are_those_of_scikit_learn(digits_dir):
+    raw = digits_dir / "data/raw"
+    images, labels = (
+        np.concatenate([np.load(raw / split / name) for split in ("train", "test")])
+        for name in ("images.npy", "labels.npy")
+    )
+
+    for split, num_examples in (("train", 1437), ("test", 360)):
+        info = SplitInfo.read_split(raw / split)
+        assert sorted(info.sha256) == ["images.npy", "labels.npy"]
+        assert info.model_copy(update={"sha256": {}}) == SplitInfo(
+            dataset="sklearn_digits",
+            version="1.0.0",
+            image_shape=(8, 8, 1),
+            class_names=tuple("0123456789"),
+            num_examples=num_examples,
+        )
+    assert images.dtype == np.uint8
+    assert labels.dtype == np.int64
+    # TFDS shuffles within a split; back to gray levels 0 to 16, each occurs once.
+    found = {
+        (np.round(i / (255 / 16)).astype(int).tobytes(), label)
+        for i, label in zip(images, labels, strict=True)
+    }
+    digits = load_digits()
+    expected = {
+        (image[..., np.newaxis].astype(int).tobytes(), label)
+        for image, label in zip(digits.images, digits.target, strict=True)
+    }
+    assert found == expected
+    assert len(images) == 1797
+    assert (images.min(), images.max()) == (0, 255)
+
+
+def test_the_embedded_archives_are_the_originals():
+    builder, archives = sources.find_dataset("mnist", ARCHIVES.parent)
+
+    assert sources._check_archives(builder, archives) == []
+    with gzip.open(ARCHIVES / "train-images-idx3-ubyte.gz") as file:
+        assert file.read(4) == b"\x00\x00\x08\x03"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: content[:-1], id="truncated"),
+        pytest.param(
+            lambda content: content[:99] + b"?" + content[100:], id="corrupted"
+        ),
+        pytest.param(lambda content: b"", id="empty"),
+    ],
+)
+def test_a_corrupt_archive_is_refused_and_nothing_is_made(archives_dir, damage):
+    path = archives_dir / "mnist/t10k-labels-idx1-ubyte.gz"
+    path.write_bytes(damage(path.read_bytes()))
+    builder, archives = sources.find_dataset("mnist", archives_dir)
+
+    with pytest.raises(InputError, match=r"corrupt or not the original") as error:
+        prepare(builder, archives)
+
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
+    assert not builder.data_path.parent.exists()
+
+
+def test_without_archives_and_network_the_message_says_what_to_put_where(
+    tmp_path, monkeypatch, capsys
+):
+    def fail(*args, **kwargs):
+        raise ConnectionError("no route\nto host")
+
+    builder, archives = sources.find_dataset("fashion_mnist", tmp_path)
+    monkeypatch.setattr(builder, "download_and_prepare", fail)
+
+    with pytest.raises(InputError) as error:
+        prepare(builder, archives)
+
+    message = str(error.value)
+    names = [path.name for path in ARCHIVES.iterdir()]
+    announced = capsys.readouterr().out
+    assert "ConnectionError: no route;" in message
+    assert f"put these files into {tmp_path / 'fashion_mnist'}: " in message
+    assert all(name in message and name in announced for name in names)
+    assert "\n" not in message
+
+
+def test_an_unknown_dataset_is_refused():
+    with pytest.raises(InputError, match="dataset = no_such_set: neither") as error:
+        sources.find_dataset("no_such_set", ARCHIVES.parent)
+
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["mnist:9.9.9", "emnist/no_such_config"])
+def test_an_unknown_version_or_config_is_one_line(name):
+    with pytest.raises(InputError, match=f"^params.yaml: dataset = {name}: ") as error:
+        sources.find_dataset(name, ARCHIVES.parent)
+
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[:-100], lambda content: b""]
+)
+def test_a_corrupt_prepared_dataset_is_named(tmp_path, damage):
+    builder = SklearnDigits(data_dir=tmp_path)
+    prepare(builder, tmp_path / "none")
+    (shard,) = Path(builder.data_path).glob("*-test.tfrecord*")
+    shard.write_bytes(damage(shard.read_bytes()))
+
+    with pytest.raises(InputError, match=f"^{builder.data_path}: corrupt; delete it"):
+        list(sources.read_batches(builder, "test"))
+
+
+@pytest.mark.parametrize("name", ["imdb_reviews", "caltech101", "coco_captions"])
+def test_a_dataset_without_fixed_images_and_labels_is_refused(name):
+    with pytest.raises(InputError, match="needs the features image, uint8 of one"):
+        sources.find_dataset(name, ARCHIVES.parent)
+
+
+class TrainOnly(tfds.core.GeneratorBasedBuilder):
+    """A dataset without a test split."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=SklearnDigits(data_dir="/none").info.features,
+        )
+
+    def _split_generators(self, dl_manager):
+        image = np.zeros((8, 8, 1), np.uint8)
+        return {"train": iter([(0, {"image": image, "label": 0})])}
+
+    def _generate_examples(self):
+        raise NotImplementedError
+
+
+def test_a_dataset_without_a_test_split_is_refused(tmp_path):
+    builder, _ = sources.find_dataset("train_only", tmp_path)
+
+    with pytest.raises(InputError, match="needs the splits train and test; it has "):
+        prepare(builder, tmp_path)
+
+
+def test_an_empty_split_is_refused(tmp_path, monkeypatch):
+    builder = SklearnDigits(data_dir=tmp_path)
+    prepare(builder, tmp_path / "none")
+    monkeypatch.setattr(tfds.core.SplitInfo, "num_examples", 0)
+
+    with pytest.raises(
+        InputError, match="train: num_examples: Input should be greater"
+    ):
+        sources.describe_split(builder, "train")
+
+
+def test_images_without_a_label_are_refused(tmp_path, monkeypatch):
+    builder = SklearnDigits(data_dir=tmp_path)
+    generate = SklearnDigits._generate_examples
+    monkeypatch.setattr(
+        SklearnDigits,
+        "_generate_examples",
+        lambda self, examples: generate(self, [(i, -1) for i, _ in examples]),
+    )
+    prepare(builder, tmp_path / "none")
+
+    with pytest.raises(InputError, match="test has images without a label"):
+        list(sources.read_batches(builder, "test"))
+
+
+def test_a_dataset_of_ours_is_prepared_again_when_its_code_has_changed(
+    tmp_path, monkeypatch
+):
+    def labels():
+        builder = SklearnDigits(data_dir=tmp_path)
+        prepare(builder, tmp_path / "none")
+        return np.concatenate([b for _, b in sources.read_batches(builder, "test")])
+
+    before = labels()
+    generate = SklearnDigits._generate_examples
+    monkeypatch.setattr(
+        SklearnDigits,
+        "_generate_examples",
+        lambda self, examples: generate(self, [(i, 9 - n) for i, n in examples]),
+    )
+
+    np.testing.assert_array_equal(labels(), 9 - before)

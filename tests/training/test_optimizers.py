@@ -1,0 +1,123 @@
+"""Adam, against the paper in float64."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from core_mlp.training.optimizers import Adam, adam_update
+
+HYPERPARAMETERS = {
+    "learning_rate": 0.01,
+    "beta_1": 0.8,
+    "beta_2": 0.97,
+    "epsilon": 1e-3,
+}
+
+
+def numpy_adam(parameter, gradients, *, learning_rate, beta_1, beta_2, epsilon):
+    """Algorithm 1 of Kingma & Ba, 2015, line by line in float64."""
+    m = v = np.zeros_like(parameter)
+    for t, gradient in enumerate(gradients, start=1):
+        m = beta_1 * m + (1 - beta_1) * gradient
+        v = beta_2 * v + (1 - beta_2) * gradient**2
+        m_hat = m / (1 - beta_1**t)
+        v_hat = v / (1 - beta_2**t)
+        parameter = parameter - learning_rate * m_hat / (np.sqrt(v_hat) + epsilon)
+    return parameter
+
+
+def test_adam_update_by_hand():
+    step, m, v = adam_update(
+        tf.constant(2.0),
+        tf.constant(0.0),
+        tf.constant(0.0),
+        tf.constant(1),
+        learning_rate=0.1,
+        beta_1=0.9,
+        beta_2=0.99,
+        epsilon=1.0,
+    )
+
+    # The first step has m_hat = g and v_hat = g**2: 0.1 * 2 / (2 + 1).
+    np.testing.assert_allclose([step, m, v], [0.2 / 3, 0.2, 0.04], rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e3])
+def test_adam_agrees_with_float64_over_100_different_gradients(scale):
+    rng = np.random.default_rng(0)
+    start = [rng.normal(size=(4, 3)), rng.normal(size=3)]
+    gradients = [[scale * rng.normal(size=p.shape) for p in start] for _ in range(100)]
+    parameters = [tf.Variable(p, dtype=tf.float32) for p in start]
+    optimizer = Adam(parameters, **HYPERPARAMETERS)
+
+    for step in gradients:
+        optimizer.apply_gradients(
+            [tf.constant(g, tf.float32) for g in step], parameters
+        )
+
+    assert optimizer.t.numpy() == 100
+    for index, parameter in enumerate(parameters):
+        expected = numpy_adam(
+            start[index], [step[index] for step in gradients], **HYPERPARAMETERS
+        )
+        # A thousandth of one step.
+        np.testing.assert_allclose(parameter, expected, rtol=0, atol=1e-5)
+
+
+def test_adam_counts_its_steps_in_a_graph_and_traces_once():
+    parameter = tf.Variable([1.0, -2.0])
+    optimizer = Adam([parameter], **HYPERPARAMETERS)
+    traces = []
+
+    @tf.function
+    def step(gradient):
+        traces.append(1)
+        optimizer.apply_gradients([gradient], [parameter])
+
+    gradients = np.random.default_rng(0).normal(size=(5, 2))
+    for gradient in gradients:
+        step(tf.constant(gradient, tf.float32))
+
+    expected = numpy_adam(np.array([1.0, -2.0]), gradients, **HYPERPARAMETERS)
+    np.testing.assert_allclose(parameter, expected, atol=1e-6)
+    assert len(traces) == 1
+
+
+def test_adam_reaches_the_minimum_of_a_quadratic():
+    minimum = tf.constant([3.0, -1.0, 0.5])
+    parameter = tf.Variable(tf.zeros([3]))
+    optimizer = Adam([parameter], learning_rate=0.05)
+
+    for _ in range(1000):
+        optimizer.apply_gradients([2.0 * (parameter - minimum)], [parameter])
+
+    np.testing.assert_allclose(parameter, minimum, atol=1e-3)
+
+
+def test_adam_resumes_from_a_checkpoint(tmp_path):
+    gradient = tf.constant([0.3, -0.7])
+
+    def create():
+        parameter = tf.Variable([1.0, 2.0])
+        optimizer = Adam([parameter], **HYPERPARAMETERS)
+        return parameter, optimizer, tf.train.Checkpoint(p=parameter, o=optimizer)
+
+    parameter, optimizer, checkpoint = create()
+    for _ in range(3):
+        optimizer.apply_gradients([gradient], [parameter])
+    path = checkpoint.write(str(tmp_path / "state"))
+    optimizer.apply_gradients([-gradient], [parameter])
+
+    resumed, resumed_optimizer, resumed_checkpoint = create()
+    resumed_checkpoint.read(path).assert_consumed()
+    resumed_optimizer.apply_gradients([-gradient], [resumed])
+
+    np.testing.assert_array_equal(parameter, resumed)
+
+
+def test_adam_refuses_another_number_of_parameters():
+    parameters = [tf.Variable([1.0]), tf.Variable([2.0])]
+    optimizer = Adam(parameters)
+
+    with pytest.raises(ValueError, match=r"zip\(\) argument 2 is longer"):
+        optimizer.apply_gradients([tf.constant([1.0])], parameters)
