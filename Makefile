@@ -77,7 +77,7 @@ $(STAMP):
 	    "$$("$$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" \
 	    >&2; exit 1; \
 	fi; \
-	echo 'Installing $(LOCK) into .venv: about 160 packages, 1 GB, a few minutes'; \
+	echo 'Installing $(LOCK) into .venv: about 160 packages, 3 GB, a few minutes'; \
 	if test -n '$(UV)'; then \
 	  '$(UV)' venv --quiet --clear --python "$${python:-3.13}" .venv; \
 	  pip="$(UV) pip install --quiet --python $(BIN)/python"; \

@@ -276,5 +276,6 @@ def test_an_unknown_dataset_is_named_with_its_file(digits):
 
     assert message_of(fetch.main) == (
         "error: params.yaml: dataset = no_such_set: neither TFDS nor core_mlp.sources "
-        "has a dataset of that name"
+        "has a dataset of that name; some that work are mnist, cifar10 and "
+        "sklearn_digits"
     )

@@ -46,6 +46,11 @@ def report(folder, *arguments):
     return try_to_run(*("core-mlp", "report", *arguments), cwd=folder)
 
 
+def discard_changes(folder):
+    run("git", "checkout", "--quiet", ".", cwd=folder)
+    run("git", "clean", "--quiet", "--force", "metrics", cwd=folder)
+
+
 def rows_of(folder, revision, path):
     text = run("git", "show", f"{revision}:{path}", cwd=folder)
     return list(csv.DictReader(io.StringIO(text)))
@@ -127,12 +132,12 @@ def test_the_workspace_is_compared_and_its_model_card_written(clone):
 
     assert "## main → workspace: no significant" in (clone / "report.md").read_text()
     assert "| test\\_gain |  | " in (clone / "report.md").read_text()
-    run("git", "checkout", "--quiet", ".", cwd=clone)
+    discard_changes(clone)
     assert report(clone, "main").returncode == 0
     assert (clone / "MODEL_CARD.md").read_text() == model_card.render(
         read_run_in(clone, None)
     )
-    run("git", "checkout", "--quiet", ".", cwd=clone)
+    discard_changes(clone)
 
 
 @pytest.mark.parametrize(
@@ -355,7 +360,7 @@ def test_a_corrupt_result_is_one_line(clone, path, content, problem):
 
     with pytest.raises(InputError) as error:
         read_run_in(clone, None)
-    run("git", "checkout", "--quiet", ".", cwd=clone)
+    discard_changes(clone)
 
     assert problem in str(error.value)
     assert str(error.value).startswith("workspace: ")
@@ -367,7 +372,7 @@ def test_parameters_that_were_not_run_are_not_reported(clone):
     params.write_text(params.read_text().replace("epochs: 1\n", "epochs: 3\n"))
 
     result = report(clone, "main")
-    run("git", "checkout", "--quiet", ".", cwd=clone)
+    discard_changes(clone)
 
     assert result.returncode == 1
     assert result.stdout == (
@@ -386,11 +391,11 @@ def test_results_of_more_seeds_are_not_replaced_by_fewer(clone):
 
     assert result.returncode == 1
     assert result.stdout == (
-        "error: metrics/seeds.json has 3 seeds: to replace them by 2, add --replace\n"
+        "error: metrics/seeds.json has 3 seeds, of these settings or others: to "
+        "replace them by 2, add --replace\n"
     )
     assert path.read_bytes() == before
-    run("git", "checkout", "--quiet", ".", cwd=clone)
-    run("git", "clean", "--quiet", "--force", "metrics", cwd=clone)
+    discard_changes(clone)
 
 
 @pytest.mark.slow

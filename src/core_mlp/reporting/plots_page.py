@@ -1,8 +1,8 @@
 """Writes the page around DVC's plots, with the Vega libraries in it.
 
 DVC's own page loads them from a CDN, and stays blank without a network. The package
-vl-convert-python carries them. `make` runs this at set-up and names the page in
-.dvc/config.local; a clone without set-up falls back on DVC's own page.
+vl-convert-python carries them. `make` runs this at setup and names the page in
+.dvc/config.local; a clone without setup falls back on DVC's own page.
 """
 
 from pathlib import Path

@@ -38,8 +38,8 @@ def run_seeds(number: int, *, replace: bool = False) -> None:
         existing = len(Seeds.model_validate_json(PATH.read_bytes()).runs)
         if existing > number:
             raise InputError(
-                f"{PATH} has {existing} seeds: to replace them by {number}, add "
-                "--replace"
+                f"{PATH} has {existing} seeds, of these settings or others: to replace "
+                f"them by {number}, add --replace"
             )
     runs = []
     for seed in tqdm(range(1, number + 1), unit="seed", disable=None):

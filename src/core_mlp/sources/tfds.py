@@ -60,7 +60,7 @@ def find_dataset(name: str, source_dir: Path) -> tuple[tfds.core.DatasetBuilder,
     except tfds.core.DatasetNotFoundError as error:
         raise InputError(
             f"{PARAMS}: dataset = {name}: neither TFDS nor {__package__} has a dataset "
-            "of that name"
+            "of that name; some that work are mnist, cifar10 and sklearn_digits"
         ) from error
     # An unknown version or config, or a corrupt folder: builders raise many things.
     except Exception as error:
