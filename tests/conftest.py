@@ -14,7 +14,7 @@ import stages  # noqa: F401  # isort: skip
 # TFDS reads this when it is imported: the tests prepare their own datasets.
 TFDS_DIR = tempfile.TemporaryDirectory()
 os.environ["TFDS_DATA_DIR"] = TFDS_DIR.name
-# The user's interrupted trainings are left alone.
+# The saved state of the user's own training runs is left alone.
 STATE_DIR = tempfile.TemporaryDirectory()
 os.environ["CORE_MLP_STATE_DIR"] = STATE_DIR.name
 
