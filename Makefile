@@ -90,7 +90,7 @@ $(STAMP):
 	echo $(LOCK) > .venv/lock; \
 	touch $@
 
-.dvc/plots_page.html: src/core_mlp/reporting/plots_page.py $(STAMP)
+.dvc/plots_page.html: $(wildcard src/core_mlp/reporting/plots_page.*) $(STAMP)
 	$(BIN)/python -m core_mlp.reporting.plots_page
 	$(BIN)/dvc config --local plots.html_template plots_page.html
 

@@ -43,7 +43,7 @@ def main() -> None:
             history.append(metrics)
             resume.save_state(state, mlp, optimizer, history)
             write_history(history)
-        write_history(history)
+        write_history(history)  # Even if no epoch was left to resume.
         checkpoints.write_checkpoint(Path("models/checkpoint"), mlp, network)
     curves = model.activation_curves()
     write_csv(Path("plots/activations.csv"), ["x", "relu", "softmax"], curves)

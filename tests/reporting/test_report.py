@@ -43,7 +43,7 @@ def clone(pipeline, tmp_path_factory):
 
 
 def report(folder, *arguments):
-    return try_to_run(*("core-mlp", "report", *arguments), cwd=folder)
+    return try_to_run("core-mlp", "report", *arguments, cwd=folder)
 
 
 def discard_changes(folder):

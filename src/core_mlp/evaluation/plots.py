@@ -39,8 +39,7 @@ def draw_examples(
     for axes, image, text in zip(all_axes, images, titles, strict=False):
         axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
         axes.set_title(text, fontsize="small")
-    with atomic_output(path) as partial:
-        figure.savefig(partial, dpi=DPI)
+    save_figure(path, figure)
 
 
 def draw_mistakes(
@@ -65,3 +64,9 @@ def draw_mistakes(
         titles,
         title=f"Most confident mistakes ({len(shown)} of {len(mistakes)})",
     )
+
+
+def save_figure(path: Path, figure: Figure) -> None:
+    """Writes a figure as PNG."""
+    with atomic_output(path) as partial:
+        figure.savefig(partial, dpi=DPI)

@@ -1,6 +1,7 @@
 """Atomic writes, process locks, and JSON and CSV with reproducible bytes."""
 
 import csv
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -101,6 +102,12 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file in UTF-8."""
     with atomic_output(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _rounded(value: Any) -> Any:

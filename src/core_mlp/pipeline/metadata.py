@@ -1,6 +1,5 @@
 """Metadata passed between stages, as JSON files."""
 
-import hashlib
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -13,7 +12,7 @@ from pydantic import (
     ValidationError,
 )
 
-from core_mlp.pipeline.files import write_json
+from core_mlp.pipeline.files import sha256, write_json
 from core_mlp.pipeline.stage import InputError
 
 
@@ -81,7 +80,7 @@ class SplitInfo(Metadata):
         """
         info = cls.read(folder / "info.json")
         for name, expected in info.sha256.items():
-            found = _digest(folder / name)
+            found = sha256(folder / name)
             if found != expected:
                 raise InputError(
                     f"{folder / name}: corrupt: its SHA-256 is {found}, but info.json "
@@ -91,7 +90,7 @@ class SplitInfo(Metadata):
 
     def write_split(self, folder: Path) -> Self:
         """Writes the metadata beside the files of a split, with their digests."""
-        digests = {path.name: _digest(path) for path in sorted(folder.iterdir())}
+        digests = {path.name: sha256(path) for path in sorted(folder.iterdir())}
         info = self.model_copy(update={"sha256": digests})
         info.write(folder / "info.json")
         return info
@@ -109,8 +108,3 @@ def first_problem(error: ValidationError) -> str:
     """Returns the first problem of a validation error as one line."""
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,8 +8,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from core_mlp.evaluation.plots import DPI, fixed_style
-from core_mlp.pipeline.files import atomic_output
+from core_mlp.evaluation.plots import fixed_style, save_figure
 
 MAX_ANNOTATED_CLASSES = 30
 
@@ -32,7 +31,7 @@ def draw_history(path: Path, history: Mapping[str, Sequence[float]]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
-    _save(figure, path)
+    save_figure(path, figure)
 
 
 @fixed_style
@@ -78,9 +77,4 @@ def draw_confusion(
     axes.tick_params(axis="y", rotation=0)
     if max(map(len, class_names)) > 3:
         axes.tick_params(axis="x", rotation=90)
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with atomic_output(path) as partial:
-        figure.savefig(partial, dpi=DPI)
+    save_figure(path, figure)

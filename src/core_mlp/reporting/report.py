@@ -18,8 +18,13 @@ from core_mlp.reporting.document import (
     to_markdown,
     to_text,
 )
-from core_mlp.reporting.runs import Comparison, Run, compare, read_run
-from core_mlp.reporting.runs import why_not_comparable as find_obstacle
+from core_mlp.reporting.runs import (
+    Comparison,
+    Run,
+    compare,
+    read_run,
+    why_not_comparable,
+)
 
 MARKDOWN = Path("report.md")
 HTML = Path("report.html")
@@ -41,7 +46,7 @@ def write_report(base: str, head: str | None, *, with_gate: bool = False) -> Non
       InputError: If a revision cannot be read, or a rule fails.
     """
     old, new = read_run(base), read_run(head)
-    obstacle = find_obstacle(old, new)
+    obstacle = why_not_comparable(old, new)
     comparison = None if obstacle else compare(old, new)
     results = gate.check(gate.load(), new, comparison) if with_gate else []
     verdict = [

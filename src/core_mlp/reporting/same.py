@@ -41,8 +41,8 @@ def compare_outputs(base: str) -> None:
             print(f"moved: {path} -> {moved.pop(md5)}")
         else:
             problems.append(f"{'differs' if path in new else 'missing'}: {path}")
-    print("\n".join([*problems, *(f"new: {path}" for path in moved.values())]))
-    print(f"same: {num_same} outputs")
+    problems_and_new = [*problems, *(f"new: {path}" for path in moved.values())]
+    print(*problems_and_new, f"same: {num_same} outputs", sep="\n")
     if problems:
         raise InputError(f"{len(problems)} of {len(old)} outputs are not as in {base}")
 

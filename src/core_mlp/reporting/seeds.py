@@ -1,7 +1,7 @@
 """Trains the current parameters with several seeds, and summarizes the results.
 
 The spread over seeds is the noise of training; the interval in metrics/evaluate.json is
-the sampling noise of the test images, for one seed.
+the sampling noise of the test images, for one model.
 """
 
 import re

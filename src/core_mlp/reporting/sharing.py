@@ -1,5 +1,6 @@
 """Pushes DVC's run cache with all that it refers to."""
 
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from core_mlp.pipeline.stage import InputError
@@ -18,8 +19,6 @@ def push_runs(remote: str | None = None) -> None:
     Raises:
       InputError: If there is no such remote, or it cannot be reached.
     """
-    from dvc.exceptions import DvcException
-
     try:
         with Repo() as repo:
             runs = repo.stage_cache.push(remote)

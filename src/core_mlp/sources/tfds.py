@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 # TFDS finds the datasets whose modules are imported.
 from core_mlp.sources import digits  # noqa: F401  # isort: skip
-from core_mlp.pipeline.files import process_lock
+from core_mlp.pipeline.files import process_lock, sha256
 from core_mlp.pipeline.metadata import SplitInfo, first_problem
 from core_mlp.pipeline.params import PATH as PARAMS
 from core_mlp.pipeline.stage import InputError
@@ -46,17 +46,18 @@ def find_dataset(name: str, source_dir: Path) -> tuple[tfds.core.DatasetBuilder,
       The builder, and the dataset's folder in `source_dir`.
 
     Raises:
-      InputError: If there is no such dataset, or it does not have images of one shape
-        with labels.
+      InputError: If there is no such dataset, it does not have images of one shape with
+        labels, or a file in its folder is not the original.
     """
     archives = source_dir / re.split("[/:]", name)[0]
-    digest = hashlib.sha256(tfds.__version__.encode())
-    for path in sorted(path for path in archives.rglob("*") if path.is_file()):
-        digest.update(path.relative_to(archives).as_posix().encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    digests = {
+        path.relative_to(archives).as_posix(): sha256(path)
+        for path in sorted(archives.rglob("*"))
+        if path.is_file()
+    }
+    key = hashlib.sha256(f"{tfds.__version__} {digests}".encode()).hexdigest()[:16]
     try:
-        builder = tfds.builder(name, data_dir=cache_dir() / digest.hexdigest()[:16])
+        builder = tfds.builder(name, data_dir=cache_dir() / key)
     except tfds.core.DatasetNotFoundError as error:
         raise InputError(
             f"{PARAMS}: dataset = {name}: neither TFDS nor {__package__} has a dataset "
@@ -66,6 +67,12 @@ def find_dataset(name: str, source_dir: Path) -> tuple[tfds.core.DatasetBuilder,
     except Exception as error:
         raise InputError(f"{PARAMS}: dataset = {name}: {_describe(error)}") from error
     _check_features(builder)
+    for _, file, expected in _archives(builder):
+        if (found := digests.get(file, expected)) != expected:
+            raise InputError(
+                f"{archives / file}: corrupt or not the original: its SHA-256 is "
+                f"{found}; expected {expected}"
+            )
     return builder, archives
 
 
@@ -80,19 +87,17 @@ def prepared_dataset(
 ) -> Iterator[None]:
     """Prepares a dataset in the builder's folder, unless it is already there.
 
-    Until the block ends, no other process of ours prepares the dataset again.
-
-    An original file that is found in `archives` is verified and used instead of a
-    download. What is extracted from it is deleted: TFDS would reuse it for any file of
-    the same name.
+    Until the block ends, no other run of fetch prepares the dataset again. An original
+    file that is found in `archives` is used instead of a download. What is extracted
+    from it is deleted: TFDS would reuse it for any file of the same name.
 
     Args:
       builder: The dataset.
       archives: Its folder of original files; need not exist.
 
     Raises:
-      InputError: If an archive is not the one that TFDS knows, or if the dataset can
-        be neither read nor downloaded, or lacks the splits train and test.
+      InputError: If the dataset can be neither read nor downloaded, or lacks the splits
+        train and test.
     """
     folder = Path(builder.data_path).parent
     lock = folder.with_name(f"{folder.name}.lock")
@@ -109,7 +114,11 @@ def prepared_dataset(
 def _prepare(
     builder: tfds.core.DatasetBuilder, archives: Path, extract_dir: Path
 ) -> None:
-    missing = _check_archives(builder, archives)
+    missing = {
+        url: file
+        for url, file, _ in _archives(builder)
+        if not (archives / file).exists()
+    }
     if missing and not builder.data_path.exists():
         print(
             f"Downloading what is not in {archives}: {', '.join(missing)}; without a "
@@ -142,8 +151,10 @@ def _prepare(
             raise
         problem = _describe(error)
         if missing:
-            names = ", ".join(Path(url).name for url in missing)
-            problem += f"; without a network, put these files into {archives}: {names}"
+            problem += (
+                f"; without a network, put these files into {archives}: "
+                f"{', '.join(missing.values())}"
+            )
         raise InputError(
             f"dataset = {builder.name}: cannot be prepared: {problem}"
         ) from error
@@ -259,22 +270,10 @@ def _check_features(builder: tfds.core.DatasetBuilder) -> None:
         )
 
 
-def _check_archives(builder: tfds.core.DatasetBuilder, archives: Path) -> list[str]:
-    """Verifies the archives; returns the URLs of those that are missing."""
-    missing = []
-    for url, expected in (builder.url_infos or {}).items():
-        path = archives / (expected.filename or Path(url).name)
-        if not path.exists():
-            missing.append(url)
-            continue
-        found = tfds.download.checksums.compute_url_info(path)
-        if found != expected:
-            raise InputError(
-                f"{path}: corrupt or not the original: {int(found.size):,} bytes, "
-                f"SHA-256 {found.checksum}; expected {int(expected.size):,} bytes, "
-                f"{expected.checksum}"
-            )
-    return missing
+def _archives(builder: tfds.core.DatasetBuilder) -> Iterator[tuple[str, str, str]]:
+    """Yields URL, file name and SHA-256 of each file that the dataset is made from."""
+    for url, info in (builder.url_infos or {}).items():
+        yield url, info.filename or Path(url).name, info.checksum
 
 
 def _describe(error: Exception) -> str:

@@ -25,7 +25,7 @@ PACKAGE = Path(__file__).parents[1]
 def run_hash(
     train_params: TrainParams, inputs: Sequence[Metadata], device: str, stage: Path
 ) -> str:
-    """Returns a hash of everything that determines the result of a training.
+    """Returns a hash of everything that determines the result of a training run.
 
     Args:
       train_params: The parameters.
@@ -35,9 +35,6 @@ def run_hash(
     """
     cpuinfo = Path("/proc/cpuinfo")
     processor = cpuinfo.read_text().split("\n\n")[0] if cpuinfo.exists() else ""
-    sources = [stage]
-    for folder in ("data", "pipeline", "training"):
-        sources += sorted((PACKAGE / folder).glob("*.py"))
     facts = [
         train_params.model_dump_json(),
         *(info.model_dump_json() for info in inputs),
@@ -45,30 +42,30 @@ def run_hash(
         device,
         re.sub(r"(?im)^(cpu MHz|bogomips).*$", "", processor),
         *(f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith(SETTINGS)),
-        *(path.read_text(encoding="utf-8") for path in sources),
+        *(path.read_text("utf-8") for path in [stage, *sorted(PACKAGE.rglob("*.py"))]),
     ]
     return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:32]
 
 
 @contextmanager
 def exclusive_state(key: str) -> Iterator[Path]:
-    """Locks the state of a training; deletes it if the block succeeds.
+    """Locks the saved state of a training run; deletes it if the block succeeds.
 
     The state is in `$CORE_MLP_STATE_DIR`, by default the user's folder for such files:
-    outside the repository, so that every copy of it can resume the training.
+    outside the repository, so that every copy of it can resume the run.
 
     Args:
       key: Hash from `run_hash`.
 
     Yields:
-      The path of the state, which exists if the training was interrupted.
+      The path of the state, which exists if the run was interrupted.
 
     Raises:
       OSError: If the folder cannot be written to.
     """
     folder = os.environ.get("CORE_MLP_STATE_DIR")
     path = Path(folder or platformdirs.user_state_path("core_mlp")) / f"{key}.npz"
-    with process_lock(path.with_suffix(".lock"), "running the same training"):
+    with process_lock(path.with_suffix(".lock"), "training the same model"):
         yield path
         path.unlink(missing_ok=True)
 
@@ -90,7 +87,7 @@ def save_state(
 def restore_state(
     path: Path, model: tf.Module, optimizer: tf.Module
 ) -> list[EpochMetrics]:
-    """Restores the state of a training, if there is one and it is intact.
+    """Restores the saved state of a training run, if it exists and is intact.
 
     Returns:
       The metrics of the epochs so far; empty if training has to start from scratch.
