@@ -1,13 +1,14 @@
 """Evaluate the SavedModel, and nothing else, on the test split.
 
 Reads models/saved_model/ and data/tfrecords/test/. Writes metrics/evaluate.json,
-plots/confusion.csv, plots/per_class.csv, plots/calibration.csv, plots/mistakes.csv and
-plots/mistakes.png.
+plots/confusion.csv, plots/per_class.csv, plots/calibration.csv, plots/mistakes.csv,
+plots/mistakes.png and plots/mistakes_sprite.png.
 """
 
 from pathlib import Path
 
 import numpy as np
+from sklearn.metrics import confusion_matrix
 
 from core_mlp.data import tfrecords
 from core_mlp.evaluation import metrics, plots
@@ -24,9 +25,7 @@ def main() -> None:
     info = SplitInfo.read_split(TEST)
     names = info.class_names
     images, labels = tfrecords.read_split(TEST, info)
-    classify = saved_model.load_classifier(
-        Path("models/saved_model"), info.image_shape, len(names)
-    )
+    classify = saved_model.load_classifier(Path("models/saved_model"))
     predicted, probabilities = saved_model.predict(classify, images)
     summary = metrics.summarize(labels, predicted, probabilities)
     print(
@@ -36,7 +35,7 @@ def main() -> None:
         f"calibration error {summary['test_calibration_error']:.4f}"
     )
     write_json(Path("metrics/evaluate.json"), summary)
-    counts = metrics.confusion_counts(labels, predicted, len(names))
+    counts = confusion_matrix(labels, predicted, labels=range(len(names)))
     write_csv(
         PLOTS / "confusion.csv",
         ["actual", "predicted", "count"],
@@ -54,6 +53,7 @@ def main() -> None:
     fields = ["index", "label", "predicted", "confidence"]
     write_csv(PLOTS / "mistakes.csv", fields, mistakes)
     plots.draw_mistakes(PLOTS / "mistakes.png", images, mistakes)
+    plots.write_sprite(PLOTS / "mistakes_sprite.png", images[predicted != labels])
 
 
 if __name__ == "__main__":

@@ -52,17 +52,6 @@ def test_mean_loss_stays_finite_where_float32_has_rounded_to_zero():
     assert 87 < loss < 88
 
 
-def test_confusion_counts_agree_with_scikit_learn(answers):
-    labels, probabilities = answers
-    predicted = probabilities.argmax(axis=1)
-
-    counts = scores.confusion_counts(labels, predicted, 6)
-
-    expected = metrics.confusion_matrix(labels, predicted, labels=range(6))
-    np.testing.assert_array_equal(counts, expected)
-    assert counts.sum() == 1000
-
-
 def test_calibration_by_hand():
     confidences = np.array([0.9, 0.92, 0.95, 0.3], np.float32)
     is_correct = np.array([True, True, False, True])

@@ -79,3 +79,18 @@ def test_confusion_is_normalized_by_the_actual_class(monkeypatch, tmp_path):
     ((rates, options),) = drawn
     np.testing.assert_array_equal(rates, [[0.75, 0.25], [0.0, 1.0]])
     assert options["yticklabels"] == ["a", "b"]
+
+
+def test_the_sprite_has_the_images_in_rows_of_twenty(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, [23, 4, 3, 3], np.uint8)
+
+    plots.write_sprite(tmp_path / "color.png", images)
+    plots.write_sprite(tmp_path / "gray.png", images[..., :1])
+    plots.write_sprite(tmp_path / "empty.png", images[:0])
+
+    color = np.round(255 * imread(tmp_path / "color.png"))
+    assert color.shape == (8, 60, 3)
+    np.testing.assert_array_equal(color[4:, 6:9], images[22])
+    gray = np.round(255 * imread(tmp_path / "gray.png"))
+    np.testing.assert_array_equal(gray[:4, 57:], images[19, ..., 0])
+    assert imread(tmp_path / "empty.png").shape[:2] == (4, 60)

@@ -31,7 +31,7 @@ def saved_model(model, tmp_path):
 
 
 def load(folder):
-    return serving.load_classifier(folder, SHAPE, 3)
+    return serving.load_classifier(folder)
 
 
 def test_the_saved_model_agrees_with_the_model_in_memory(model, saved_model):
@@ -132,34 +132,6 @@ def test_predictions_do_not_depend_on_the_batch_size(saved_model, monkeypatch):
 def test_a_missing_saved_model_is_refused(tmp_path):
     with pytest.raises(InputError, match=f"^{tmp_path}: cannot be loaded: "):
         load(tmp_path)
-
-
-def test_a_saved_model_of_another_signature_is_refused(tmp_path):
-    module = tf.Module()
-    module.call = tf.function(
-        lambda pixels: {"answers": pixels},
-        input_signature=[tf.TensorSpec([1], name="pixels")],
-    )
-    tf.saved_model.save(module, str(tmp_path), signatures=module.call)
-
-    with pytest.raises(InputError) as error:
-        load(tmp_path)
-    assert str(error.value) == (
-        f"{tmp_path}: its signature is "
-        "{'pixels': 'float32 [1]', 'answers': 'float32 [1]'}; expected "
-        "{'images': 'uint8 [None, 4, 3, 2]', 'classes': 'int64 [None]', "
-        "'probabilities': 'float32 [None, 3]'}"
-    )
-
-
-@pytest.mark.parametrize(
-    ("image_shape", "num_classes"), [((3, 4, 2), 3), ((4, 3, 2), 4)]
-)
-def test_a_saved_model_of_another_dataset_is_refused(
-    saved_model, image_shape, num_classes
-):
-    with pytest.raises(InputError, match="its signature is"):
-        serving.load_classifier(saved_model, image_shape, num_classes)
 
 
 def test_a_corrupt_saved_model_is_refused(saved_model):

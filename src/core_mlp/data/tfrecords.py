@@ -27,33 +27,21 @@ FEATURES = {
 
 
 def encode_example(image: np.ndarray, label: int) -> bytes:
-    """Encodes one image and its label.
+    """Serializes an image, `[H, W, C]` uint8, and its label as a `tf.train.Example`.
 
-    Args:
-      image: `[H, W, C]` uint8, 0 to 255.
-      label: Index of the class.
-
-    Returns:
-      A serialized `tf.train.Example`; equal inputs give equal bytes.
+    Equal inputs give equal bytes.
     """
-    image_feature = tf.train.Feature(
-        bytes_list=tf.train.BytesList(value=[image.tobytes()])
-    )
-    label_feature = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
-    features = tf.train.Features(
-        feature={"image": image_feature, "label": label_feature}
-    )
-    return tf.train.Example(features=features).SerializeToString(deterministic=True)
+    example = tf.train.Example()
+    features = example.features.feature
+    features["image"].bytes_list.value.append(image.tobytes())
+    features["label"].int64_list.value.append(label)
+    return example.SerializeToString(deterministic=True)
 
 
 def parse_examples(
     serialized: tf.Tensor, image_shape: Sequence[int]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes a batch of encoded examples.
-
-    Args:
-      serialized: `[B]` strings, each from `encode_example`.
-      image_shape: Height, width and channels.
+    """Decodes a batch of serialized examples, `[B]` strings.
 
     Returns:
       `[B, H, W, C]` uint8 images and `[B]` int64 labels.
@@ -96,10 +84,6 @@ def write_split(
 def read_split(folder: Path, info: SplitInfo) -> tuple[np.ndarray, np.ndarray]:
     """Reads a whole split into memory, in the order in which it was written.
 
-    Args:
-      folder: From `write_split`.
-      info: Its metadata, from `SplitInfo.read_split`, which verifies the files.
-
     Returns:
       `[num_examples, H, W, C]` uint8 images and `[num_examples]` int64 labels.
     """
@@ -132,7 +116,7 @@ def stream_split(
 
     Args:
       folder: From `write_split`.
-      info: Its metadata, from `SplitInfo.read_split`, which verifies the files.
+      info: Its metadata.
       chunk_size: Examples per chunk; the last chunk may have fewer.
       buffer_size: Examples in the shuffle buffer.
       seed: Non-negative integers, such as the run's seed and the epoch.

@@ -68,10 +68,6 @@ def proportion(num_correct: int, count: int) -> Proportion:
     >>> proportion(8, 10).value
     0.8
 
-    Args:
-      num_correct: 0 to `count`.
-      count: At least 1.
-
     References:
       Wilson, 1927: Probable inference, the law of succession, and statistical
       inference.
@@ -83,43 +79,14 @@ def proportion(num_correct: int, count: int) -> Proportion:
 
 
 def mean_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Computes the mean cross-entropy from probabilities.
+    """Computes the mean of `-log(probability of the label)`, in nats.
 
-    Args:
-      labels: `[N]` int64.
-      probabilities: `[N, num_classes]` float32, rows sum to 1.
-
-    Returns:
-      Mean of `-log(probability of the label)`, in nats. A probability that float32
-      rounded to zero counts as the smallest normal number, 1.2e-38.
+    A probability that float32 rounded to zero counts as the smallest normal number.
     """
     tiny = np.finfo(np.float32).tiny
     label_probabilities = probabilities[np.arange(len(labels)), labels]
     clipped = np.maximum(label_probabilities.astype(np.float64), tiny)
     return float(-np.log(clipped).mean())
-
-
-def confusion_counts(
-    labels: np.ndarray, predicted: np.ndarray, num_classes: int
-) -> np.ndarray:
-    """Counts each pair of actual and predicted class.
-
-    >>> confusion_counts(np.array([0, 0, 1]), np.array([0, 1, 1]), 2)
-    array([[1, 1],
-           [0, 1]])
-
-    Args:
-      labels: `[N]` int64.
-      predicted: `[N]` int64.
-      num_classes: Number of classes.
-
-    Returns:
-      `[num_classes, num_classes]` int64; a row is an actual class, a column a predicted
-      one.
-    """
-    pairs = labels * num_classes + predicted
-    counts = np.bincount(pairs, minlength=num_classes**2)
-    return counts.reshape(num_classes, num_classes)
 
 
 def class_accuracies(
@@ -128,28 +95,21 @@ def class_accuracies(
     """Computes the accuracy of each class that has examples, worst first.
 
     Args:
-      counts: `[num_classes, num_classes]` int64, from `confusion_counts`.
+      counts: `[num_classes, num_classes]` int64; a row is an actual class.
       class_names: Name of each class.
     """
     rows = []
     for index in np.flatnonzero(counts.sum(axis=1)):
         count = int(counts[index].sum())
-        value, low, high = proportion(counts[index, index], count)
-        rows.append(
-            ClassAccuracy(class_names[index], value, 1.0 - value, count, low, high)
-        )
+        value, *ends = proportion(counts[index, index], count)
+        rows.append(ClassAccuracy(class_names[index], value, 1 - value, count, *ends))
     return sorted(rows, key=lambda row: row.accuracy)
 
 
 def calibration_bins(
     confidences: np.ndarray, is_correct: np.ndarray
 ) -> list[CalibrationBin]:
-    """Groups examples by confidence, in bins of equal width; omits empty bins.
-
-    Args:
-      confidences: `[N]`, the largest probability of each example, in [0, 1].
-      is_correct: `[N]` bool.
-    """
+    """Groups `[N]` examples by confidence, in bins of equal width; omits empty bins."""
     edges = np.linspace(0.0, 1.0, CALIBRATION_BINS + 1)
     # As in the paper, a bin includes its upper edge.
     bins = np.clip(np.searchsorted(edges, confidences) - 1, 0, CALIBRATION_BINS - 1)
@@ -164,13 +124,7 @@ def calibration_bins(
 
 
 def calibration_error(bins: list[CalibrationBin]) -> float:
-    """Computes the expected calibration error.
-
-    Args:
-      bins: From `calibration_bins`.
-
-    Returns:
-      Mean distance between confidence and accuracy over all examples, in [0, 1].
+    """Computes the mean distance between confidence and accuracy over all examples.
 
     References:
       Guo et al., 2017: On calibration of modern neural networks, equation 3.

@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 from matplotlib import rc_context, rcParamsDefault
 from matplotlib.figure import Figure
+from PIL import Image
 
 from core_mlp.pipeline.files import atomic_output
 
 DPI = 120
 NUM_EXAMPLES = 9
 NUM_MISTAKES = 25
+SPRITE_COLUMNS = 20
+MAX_SPRITE_IMAGES = 500
 # Ignores the user's matplotlibrc, and shows a dollar sign in a class name as it is.
 fixed_style = rc_context(dict(rcParamsDefault) | {"text.parse_math": False})
 
@@ -21,13 +24,9 @@ fixed_style = rc_context(dict(rcParamsDefault) | {"text.parse_math": False})
 def draw_examples(
     path: Path, images: np.ndarray, titles: Sequence[str], title: str
 ) -> None:
-    """Draws images in a square grid.
+    """Draws `[N, H, W, C]` uint8 images in a square grid, each under its title.
 
-    Args:
-      path: The PNG to write.
-      images: `[N, H, W, C]` uint8; one channel is drawn in gray, three as RGB.
-      titles: A title for each image.
-      title: Title of the figure.
+    One channel is drawn in gray, three as RGB.
     """
     columns = math.ceil(math.sqrt(max(1, len(images))))
     rows = max(1, math.ceil(len(images) / columns))
@@ -50,7 +49,7 @@ def draw_mistakes(
     Args:
       path: The PNG to write.
       images: `[N, H, W, C]` uint8.
-      mistakes: Index, label, predicted class and confidence of each mistake.
+      mistakes: Index, label, predicted class and confidence of each.
     """
     shown = sorted(mistakes, key=lambda mistake: -mistake[3])[:NUM_MISTAKES]
     titles = [
@@ -64,6 +63,24 @@ def draw_mistakes(
         titles,
         title=f"Most confident mistakes ({len(shown)} of {len(mistakes)})",
     )
+
+
+def write_sprite(path: Path, images: np.ndarray) -> None:
+    """Writes the first `[N, H, W, C]` uint8 images as one PNG, SPRITE_COLUMNS in a row.
+
+    The report cuts its thumbnails from it, since Git does not have the data.
+    """
+    images = images[:MAX_SPRITE_IMAGES]
+    count, height, width, channels = images.shape
+    rows = max(1, math.ceil(count / SPRITE_COLUMNS))
+    sprite = np.zeros([rows * SPRITE_COLUMNS, height, width, channels], np.uint8)
+    sprite[:count] = images
+    sprite = sprite.reshape(rows, SPRITE_COLUMNS, height, width, channels)
+    sprite = sprite.swapaxes(1, 2).reshape(rows * height, -1, channels)
+    with atomic_output(path) as partial:
+        Image.fromarray(sprite.squeeze(axis=2) if channels == 1 else sprite).save(
+            partial, optimize=True
+        )
 
 
 def save_figure(path: Path, figure: Figure) -> None:

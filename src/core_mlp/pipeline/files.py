@@ -27,14 +27,11 @@ def atomic_output(path: Path, *write_errors: type[Exception]) -> Iterator[Path]:
 
     Args:
       path: The output, a file or a folder.
-      write_errors: Exceptions by which a library reports that it cannot write.
+      write_errors: Exceptions by which a library reports that it cannot write; they
+        become an InputError.
 
     Yields:
       The path to write to, where nothing exists yet.
-
-    Raises:
-      InputError: On one of `write_errors`.
-      OSError: If it cannot be written.
     """
     scratch = path.with_name(f"{path.name}.partial")
     try:
@@ -65,21 +62,16 @@ def process_lock(path: Path, work: str) -> Iterator[None]:
     Args:
       path: The lock file; it is created and stays.
       work: What the other process is doing, for the message while waiting.
-
-    Raises:
-      OSError: If the lock file cannot be created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
-        lock.acquire(blocking=False)
+        held = lock.acquire(blocking=False)
     except Timeout:
         print(f"Waiting for another process that is {work}", flush=True)
-        lock.acquire()
-    try:
+        held = lock.acquire()
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -37,12 +37,7 @@ class Metadata(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Reads and validates the metadata.
-
-        Raises:
-          InputError: If the file is corrupt.
-          OSError: If it cannot be read.
-        """
+        """Reads the metadata; raises InputError if the file is corrupt."""
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
@@ -72,12 +67,7 @@ class SplitInfo(Metadata):
 
     @classmethod
     def read_split(cls, folder: Path) -> Self:
-        """Reads the metadata of a split, and verifies the files beside it.
-
-        Raises:
-          InputError: If a file is corrupt.
-          OSError: If a file cannot be read.
-        """
+        """Reads the metadata of a split; raises InputError if a file is corrupt."""
         info = cls.read(folder / "info.json")
         for name, expected in info.sha256.items():
             found = sha256(folder / name)

@@ -12,6 +12,8 @@ from core_mlp.pipeline.stage import InputError
 
 PATH = Path("params.yaml")
 
+# Optionally with a config and a version: emnist/letters:3.1.0
+TFDS_NAME = r"^[a-z][a-z0-9_]*(/[A-Za-z0-9_.+-]+)?(:[0-9]+\.[0-9]+\.[0-9]+)?$"
 # Within these bounds each value, and 1 - beta, differs from 0 and 1 in float32.
 PositiveFraction = Annotated[float, Field(ge=1e-30, le=1.0)]
 DecayRate = Annotated[float, Field(ge=0.0, le=0.999999)]
@@ -28,13 +30,7 @@ class StageParams(BaseModel):
 class FetchParams(StageParams):
     """Parameters of the fetch stage."""
 
-    # A TFDS name, optionally with a config and a version: emnist/letters:3.1.0
-    dataset: Annotated[
-        str,
-        Field(
-            pattern=r"^[a-z][a-z0-9_]*(/[A-Za-z0-9_.+-]+)?(:[0-9]+\.[0-9]+\.[0-9]+)?$"
-        ),
-    ]
+    dataset: Annotated[str, Field(pattern=TFDS_NAME)]
 
 
 class PreprocessParams(StageParams):
@@ -62,29 +58,19 @@ class Params(TrainParams, PreprocessParams, FetchParams):
     """Every key of params.yaml. Export and evaluate have no parameters."""
 
 
-AnyStageParams = TypeVar("AnyStageParams", bound=StageParams)
+Stage = TypeVar("Stage", bound=StageParams)
 
 
-def load_params(
-    stage_params: type[AnyStageParams], path: Path = PATH
-) -> AnyStageParams:
+def load_params(stage_params: type[Stage], path: Path = PATH) -> Stage:
     """Validates params.yaml as a whole, and returns one stage's part of it.
 
     The file is read by DVC's own parser, so that the value in dvc.lock is the value
     that the stage uses. Validating all of it stops the first stage, rather than the
     last, on a bad value.
 
-    Args:
-      stage_params: The class of the stage's parameters.
-      path: The YAML file.
-
-    Returns:
-      The parameters, with the types that `stage_params` declares.
-
     Raises:
       InputError: If the file is not a YAML mapping, or a key is unknown, missing, of
         another type or out of range. The message names file, key and value.
-      OSError: If the file cannot be read.
     """
     content = path.read_bytes()
     try:

@@ -20,9 +20,8 @@ class InputError(Exception):
 def run_stage(main: Callable[[], None]) -> None:
     """Runs a stage as a process that ends when DVC does.
 
-    Args:
-      main: The stage. `stages/__init__.py` has set `$PARENT_PID`, before the imports
-        during which DVC may have been killed.
+    `stages/__init__.py` has set `$PARENT_PID`, before the imports during which DVC may
+    have been killed.
     """
     parent = int(os.environ["PARENT_PID"])
     threading.Thread(target=_exit_with_parent, args=[parent], daemon=True).start()

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from core_mlp.evaluation import significance
 from core_mlp.pipeline.files import write_text
-from core_mlp.reporting import figures
+from core_mlp.reporting import figures, significance
 from core_mlp.reporting.document import (
     Table,
     count,

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from core_mlp.evaluation import significance
 from core_mlp.pipeline.files import write_text
 from core_mlp.pipeline.stage import InputError
-from core_mlp.reporting import gate, model_card
+from core_mlp.reporting import gate, model_card, significance
 from core_mlp.reporting.document import (
     Block,
     Details,

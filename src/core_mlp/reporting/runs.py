@@ -13,9 +13,9 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
-from core_mlp.evaluation import significance
 from core_mlp.pipeline.metadata import first_problem
 from core_mlp.pipeline.stage import InputError
+from core_mlp.reporting import significance
 
 # Metrics that report, gate and model card need.
 METRICS = {

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from core_mlp.evaluation import significance
 from core_mlp.pipeline.files import write_json
 from core_mlp.pipeline.stage import InputError
+from core_mlp.reporting import significance
 from core_mlp.reporting.runs import Seeds, read_run
 
 PATH = Path("metrics/seeds.json")

@@ -52,18 +52,7 @@ def write_arrays(
 
 
 def read_arrays(folder: Path) -> tuple[SplitInfo, np.ndarray, np.ndarray]:
-    """Reads a split.
-
-    Args:
-      folder: From `write_arrays`.
-
-    Returns:
-      Its metadata, `[N, H, W, C]` uint8 images and `[N]` int64 labels, memory-mapped.
-
-    Raises:
-      InputError: If a file is corrupt.
-      OSError: If a file cannot be read.
-    """
+    """Reads a split's metadata, images and labels; the arrays are memory-mapped."""
     info = SplitInfo.read_split(folder)
     images, labels = (
         np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "labels")

@@ -91,10 +91,6 @@ def prepared_dataset(
     file that is found in `archives` is used instead of a download. What is extracted
     from it is deleted: TFDS would reuse it for any file of the same name.
 
-    Args:
-      builder: The dataset.
-      archives: Its folder of original files; need not exist.
-
     Raises:
       InputError: If the dataset can be neither read nor downloaded, or lacks the splits
         train and test.
@@ -184,10 +180,6 @@ def read_batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Reads a split of a prepared dataset, in TFDS's fixed order.
 
-    Args:
-      builder: The dataset.
-      split: Name of the split.
-
     Yields:
       `[B, H, W, C]` uint8 images and `[B]` int64 labels.
 
@@ -222,11 +214,7 @@ def read_batches(
 
 
 def check_labels(archives: Path, split: str, labels: np.ndarray) -> None:
-    """Compares the `[N]` labels of a split with the archive that states them, if any.
-
-    Raises:
-      InputError: If the number of images of a label differs.
-    """
+    """Raises InputError if the archive of the labels, if any, states other counts."""
     path = archives / LABEL_ARCHIVES[split]
     if not path.exists():
         return

@@ -17,11 +17,6 @@ METADATA = "network.json"
 def build_model(network: NetworkInfo, seed: int = 0, precision: str = "float32") -> MLP:
     """Builds a network with freshly initialized weights.
 
-    Args:
-      network: Shape of the images, hidden layers and classes.
-      seed: Random seed for the weights.
-      precision: Type of the factors of matrix products, float32 or bfloat16.
-
     Raises:
       InputError: If it does not fit into memory.
     """
@@ -38,13 +33,7 @@ def build_model(network: NetworkInfo, seed: int = 0, precision: str = "float32")
 
 
 def write_checkpoint(folder: Path, model: MLP, network: NetworkInfo) -> None:
-    """Writes a model's weights and the metadata of its network.
-
-    Args:
-      folder: Is created, replacing an earlier checkpoint.
-      model: The trained model.
-      network: What `build_model` built it from.
-    """
+    """Writes a model's weights and the network that `build_model` built it from."""
     with atomic_output(folder, tf.errors.OpError) as partial:
         partial.mkdir()
         tf.train.Checkpoint(model=model).write(str(partial / VARIABLES))

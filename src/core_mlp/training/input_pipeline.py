@@ -42,9 +42,6 @@ def epoch_data(
       seed: Random seed of the run, for shuffling.
       batch_size: Examples per step; a chunk holds whole batches.
       memory_budget: MiB of images that may be held in memory; more are streamed.
-
-    Returns:
-      A function that returns the examples of an epoch.
     """
     image_bytes = math.prod(info.image_shape)
     budget = memory_budget * 2**20
@@ -80,7 +77,7 @@ def epoch_permutation(num_examples: int, seed: Sequence[int]) -> tf.Tensor:
 
     Args:
       num_examples: Number of training examples.
-      seed: Two integers, the run's seed and the epoch.
+      seed: The run's seed and the epoch.
 
     Returns:
       `[num_examples]` int32, a permutation.
@@ -94,10 +91,6 @@ def pad_to_batches(order: tf.Tensor, batch_size: int) -> tuple[tf.Tensor, tf.Ten
     >>> indices, weights = pad_to_batches(tf.constant([2, 0, 1]), batch_size=2)
     >>> indices.numpy().tolist(), weights.numpy().tolist()
     ([[2, 0], [1, 0]], [[1.0, 1.0], [1.0, 0.0]])
-
-    Args:
-      order: `[num_examples]` int32, indices of examples; the length is static.
-      batch_size: Examples per batch; at most all of them are in one.
 
     Returns:
       `[num_batches, batch_size]` int32 indices and float32 weights. A weight is 1, or 0

@@ -1,4 +1,8 @@
-"""The loss, the compiled epoch, and the loop over epochs."""
+"""The loss, the compiled epoch, and the loop over epochs.
+
+A model maps `[B, H * W * C]` float32 to `[B, num_classes]` float32 logits; an optimizer
+has `apply_gradients(gradients, parameters)`.
+"""
 
 import math
 import os
@@ -35,13 +39,14 @@ class EpochMetrics(NamedTuple):
 
     def summary(self) -> dict[str, float]:
         """Returns the metrics by their names in metrics/train.json."""
-        values = {
-            f"{split}_{metric}": getattr(self, f"{split}_{metric}")
-            for split in ("train", "validation")
-            for metric in ("loss", "accuracy")
+        return {
+            "train_loss": self.train_loss,
+            "train_accuracy": self.train_accuracy,
+            "validation_loss": self.validation_loss,
+            "validation_accuracy": self.validation_accuracy,
+            # Not epochs, the parameter: `dvc exp show` would prefix both columns.
+            "train_epochs": self.epoch,
         }
-        # Not epochs, as the parameter is: `dvc exp show` would prefix both columns.
-        return values | {"train_epochs": self.epoch}
 
     def __str__(self) -> str:
         """Returns the metrics as a line of a log."""
@@ -54,11 +59,7 @@ class EpochMetrics(NamedTuple):
 
 
 def set_up_device() -> str:
-    """Makes TensorFlow deterministic, and lets it allocate GPU memory as needed.
-
-    Returns:
-      The name of the device that training will use.
-    """
+    """Makes TensorFlow deterministic; returns the name of the training device."""
     # Without, XLA:CPU copies weights in every step. Read when XLA first compiles.
     os.environ.setdefault(
         "XLA_FLAGS", "--xla_cpu_copy_insertion_use_region_analysis=true"
@@ -74,14 +75,14 @@ def set_up_device() -> str:
 
 
 def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Computes the cross-entropy of each example from its logits.
+    """Computes the cross-entropy of each example, `-log(softmax(logits)[label])`.
 
     Args:
       labels: `[B]` int64, the true classes.
       logits: `[B, num_classes]` float32.
 
     Returns:
-      `[B]` float32 losses in nats: `-log(softmax(logits)[label])`.
+      `[B]` float32, in nats.
     """
     # A product, not a gather: the gradient of a gather is a scatter, which adds in no
     # fixed order on a GPU.
@@ -90,15 +91,7 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 
 def correct_predictions(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Marks the examples whose largest logit is that of their label.
-
-    Args:
-      labels: `[B]` int64, the true classes.
-      logits: `[B, num_classes]` float32.
-
-    Returns:
-      `[B]` float32: 1 if the prediction is correct, else 0.
-    """
+    """Returns `[B]` float32: 1 where the largest logit is that of the label, else 0."""
     return tf.cast(tf.equal(tf.argmax(logits, axis=1), labels), tf.float32)
 
 
@@ -108,13 +101,13 @@ def forward(
     """Applies a model to one batch.
 
     Args:
-      model: Maps `[B, H * W * C]` float32 to logits `[B, num_classes]`.
+      model: The model.
       examples: Images and labels.
       indices: `[B]` int32, the examples of the batch.
       weights: `[B]` float32, 0 for an example that does not count, else 1.
 
     Returns:
-      `[B]` float32 losses and `[B]` float32 correct predictions, both times `weights`.
+      Losses and correct predictions, each `[B]` float32 and multiplied by `weights`.
     """
     labels = tf.gather(examples.labels, indices)
     logits = model(normalize_images(tf.gather(examples.images, indices)))
@@ -135,8 +128,8 @@ def train_epoch(
     and nothing returns to Python before the end.
 
     Args:
-      model: Maps `[B, H * W * C]` float32 to logits `[B, num_classes]`.
-      optimizer: Has `apply_gradients(gradients, parameters)`.
+      model: The model.
+      optimizer: The optimizer.
       examples: Training examples.
       order: `[num_examples]` int32, a permutation.
       batch_size: Examples per step; the last step has the remainder.
@@ -162,16 +155,7 @@ def train_epoch(
 def evaluate(
     model: tf.Module, examples: Examples, batch_size: int = EVALUATION_BATCH_SIZE
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Computes the mean loss and the accuracy of a model.
-
-    Args:
-      model: Maps `[B, H * W * C]` float32 to logits `[B, num_classes]`.
-      examples: Any split.
-      batch_size: Examples per step; the result does not depend on it.
-
-    Returns:
-      Mean loss and accuracy, float64 scalars.
-    """
+    """Returns the mean loss and the accuracy of a model on a split, float64 scalars."""
     num_examples = examples.images.shape[0]
     indices, weights = pad_to_batches(tf.range(num_examples), batch_size)
     loss_sum = tf.constant(0.0, tf.float64)
@@ -210,8 +194,8 @@ def train(
     """Trains a model with XLA, and evaluates it after each epoch.
 
     Args:
-      model: Maps `[B, H * W * C]` float32 to logits `[B, num_classes]`.
-      optimizer: Has `apply_gradients(gradients, parameters)`.
+      model: The model.
+      optimizer: The optimizer.
       epoch_data: From `input_pipeline.epoch_data`.
       validation_examples: The validation split.
       epochs: The epochs to train, counted from 1; a resumed training starts later.
@@ -230,29 +214,17 @@ def train(
         start = time.perf_counter()
         num_examples, loss_sum, num_correct = 0, 0.0, 0.0
         for examples, order in epoch_data(epoch):
-            losses, correct = compiled_epoch(
-                model, optimizer, examples, order, batch_size
-            )
+            sums = compiled_epoch(model, optimizer, examples, order, batch_size)
             num_examples += len(order)
             # Tensors still, so that the next chunk is prepared while this one runs.
-            loss_sum += losses
-            num_correct += correct
-        train_loss = float(loss_sum) / num_examples
-        train_accuracy = float(num_correct) / num_examples
+            loss_sum, num_correct = loss_sum + sums[0], num_correct + sums[1]
+        train = float(loss_sum) / num_examples, float(num_correct) / num_examples
         seconds = time.perf_counter() - start
-        validation_loss, validation_accuracy = map(
-            float, compiled_evaluation(model, validation_examples)
-        )
-        if not math.isfinite(train_loss + validation_loss):
+        validation = tuple(map(float, compiled_evaluation(model, validation_examples)))
+        if not math.isfinite(train[0] + validation[0]):
             raise InputError(
                 f"training diverged: the loss of epoch {epoch} is not finite; try a "
                 "smaller learning_rate"
             )
-        yield EpochMetrics(
-            epoch,
-            train_loss,
-            validation_loss,
-            train_accuracy,
-            validation_accuracy,
-            num_examples / seconds,
-        )
+        losses, accuracies = zip(train, validation, strict=True)
+        yield EpochMetrics(epoch, *losses, *accuracies, num_examples / seconds)

@@ -20,9 +20,6 @@ def xavier_uniform(shape: Sequence[int], seed: Sequence[int]) -> tf.Tensor:
       shape: `[input_size, output_size]`.
       seed: Two integers; equal seeds give equal matrices.
 
-    Returns:
-      `[input_size, output_size]` float32.
-
     References:
       Glorot & Bengio, 2010: Understanding the difficulty of training deep feedforward
       neural networks, equation 16.

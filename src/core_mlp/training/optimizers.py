@@ -32,8 +32,8 @@ def adam_update(
       v: Exponentially weighted average of their squares; shape of `gradient`.
       t: Step number, scalar; the first step is 1.
       learning_rate: Step size, the paper's alpha.
-      beta_1: Decay rate of `m`.
-      beta_2: Decay rate of `v`.
+      beta_1: Decay rate of `m`, in [0, 1).
+      beta_2: Decay rate of `v`, in [0, 1).
       epsilon: Avoids division by zero.
 
     Returns:
@@ -73,21 +73,14 @@ class Adam(tf.Module):
         epsilon: float = 1e-8,
         name: str | None = None,
     ) -> None:
-        """Creates the state; the defaults are the paper's.
-
-        Args:
-          parameters: The variables to train.
-          learning_rate: Step size, the paper's alpha.
-          beta_1: Decay rate of the average of the gradients, in [0, 1).
-          beta_2: Decay rate of the average of their squares, in [0, 1).
-          epsilon: Avoids division by zero.
-          name: Name of the module.
-        """
+        """Creates the state for the parameters; the defaults are the paper's."""
         super().__init__(name=name)
-        self._learning_rate = learning_rate
-        self._beta_1 = beta_1
-        self._beta_2 = beta_2
-        self._epsilon = epsilon
+        self._settings = {
+            "learning_rate": learning_rate,
+            "beta_1": beta_1,
+            "beta_2": beta_2,
+            "epsilon": epsilon,
+        }
         with self.name_scope:
             self.m = [tf.Variable(tf.zeros_like(p), name="m") for p in parameters]
             self.v = [tf.Variable(tf.zeros_like(p), name="v") for p in parameters]
@@ -96,29 +89,16 @@ class Adam(tf.Module):
     def apply_gradients(
         self, gradients: Sequence[tf.Tensor], parameters: Sequence[tf.Variable]
     ) -> None:
-        """Updates the parameters by one step.
-
-        Args:
-          gradients: Gradient of the loss for each parameter.
-          parameters: The variables that the optimizer was created for, in that order.
+        """Updates the parameters, in the order of `__init__`, by one step.
 
         Raises:
-          ValueError: If their number is another.
+          ValueError: If the number of gradients or parameters is another.
         """
         self.t.assign_add(1)
         for gradient, parameter, m, v in zip(
             gradients, parameters, self.m, self.v, strict=True
         ):
-            step, new_m, new_v = adam_update(
-                gradient,
-                m,
-                v,
-                self.t,
-                learning_rate=self._learning_rate,
-                beta_1=self._beta_1,
-                beta_2=self._beta_2,
-                epsilon=self._epsilon,
-            )
+            step, new_m, new_v = adam_update(gradient, m, v, self.t, **self._settings)
             parameter.assign_sub(step)
             m.assign(new_m)
             v.assign(new_v)

@@ -27,11 +27,8 @@ def run_hash(
 ) -> str:
     """Returns a hash of everything that determines the result of a training run.
 
-    Args:
-      train_params: The parameters.
-      inputs: Metadata of the splits, with the digests of their files.
-      device: The device to train on.
-      stage: Source file of the stage.
+    These are parameters, data, device, processor, TensorFlow and its settings, and the
+    code of this package and of the stage.
     """
     cpuinfo = Path("/proc/cpuinfo")
     processor = cpuinfo.read_text().split("\n\n")[0] if cpuinfo.exists() else ""
@@ -59,9 +56,6 @@ def exclusive_state(key: str) -> Iterator[Path]:
 
     Yields:
       The path of the state, which exists if the run was interrupted.
-
-    Raises:
-      OSError: If the folder cannot be written to.
     """
     folder = os.environ.get("CORE_MLP_STATE_DIR")
     path = Path(folder or platformdirs.user_state_path("core_mlp")) / f"{key}.npz"
@@ -73,11 +67,7 @@ def exclusive_state(key: str) -> Iterator[Path]:
 def save_state(
     path: Path, model: tf.Module, optimizer: tf.Module, history: Sequence[EpochMetrics]
 ) -> None:
-    """Saves the variables of model and optimizer, and the metrics so far, as .npz.
-
-    Raises:
-      OSError: If it cannot be written.
-    """
+    """Saves the variables of model and optimizer, and the metrics so far, as .npz."""
     variables = [*model.variables, *optimizer.variables]
     arrays = [np.array(history), *(variable.numpy() for variable in variables)]
     with atomic_output(path) as partial:

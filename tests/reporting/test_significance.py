@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from core_mlp.evaluation import significance
+from core_mlp.reporting import significance
 
 
 @pytest.mark.parametrize(
