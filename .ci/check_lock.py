@@ -8,7 +8,6 @@ stages gave the committed bytes; those of the weights may differ between machine
 is printed.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -22,26 +21,22 @@ DATA_STAGES = ("fetch", "preprocess")
 NOT_PULLED = ("deleted", "not in cache")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--after-run", action="store_true")
-    if parser.parse_args().after_run:
-        check_data()
-    else:
-        check_status()
-
-
 def check_status() -> None:
     """Exits with an error if dvc.lock is out of date or contradicts itself."""
-    if not LOCK.exists():
-        sys.exit(f"error: {LOCK} is missing; run `dvc repro` and commit it")
     try:
-        locked = yaml.safe_load(LOCK.read_text("utf-8"))["stages"]
-        outs = {o["path"]: o["md5"] for stage in locked.values() for o in stage["outs"]}
-        changes = [*_contradictions(locked, outs), *_changes(_status(), outs)]
+        stages = yaml.safe_load(LOCK.read_text("utf-8"))["stages"]
+        outs = {o["path"]: o["md5"] for stage in stages.values() for o in stage["outs"]}
+        command = ["dvc", "status", "--json"]
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        status = json.loads(result.stdout)
+        changes = [*_contradictions(stages, outs), *_changes(status, outs)]
+    except FileNotFoundError:
+        sys.exit(f"error: {LOCK} is missing; run `dvc repro` and commit it")
     # Conflict markers, or half a file.
     except (ValueError, TypeError, LookupError, AttributeError, yaml.YAMLError):
         sys.exit(f"error: {LOCK} is corrupt; run `git checkout {LOCK}` or `dvc repro`")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"error: dvc status: {' '.join(error.stderr.split())}")
     if changes:
         print("\n".join(changes))
         sys.exit(
@@ -50,23 +45,15 @@ def check_status() -> None:
     print(f"{LOCK} matches the code, parameters, metrics and plots")
 
 
-def _contradictions(locked: dict, outs: dict) -> Iterator[str]:
+def _contradictions(stages: dict, outs: dict) -> Iterator[str]:
     """Yields inputs that differ from the output of their stage, as after a bad merge.
 
     `dvc status` does not see them where the data has not been pulled.
     """
-    for name, stage in locked.items():
+    for name, stage in stages.items():
         for dep in stage["deps"]:
             if outs.get(dep["path"], dep["md5"]) != dep["md5"]:
                 yield f"{name}: deps: {dep['path']}: not the output of its stage"
-
-
-def _status() -> dict:
-    command = ["dvc", "status", "--json"]
-    result = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
-    if result.returncode:
-        sys.exit(f"error: dvc status: {' '.join(result.stderr.split())}")
-    return json.loads(result.stdout)
 
 
 def _changes(status: dict, outs: dict) -> Iterator[str]:
@@ -86,24 +73,23 @@ def _changes(status: dict, outs: dict) -> Iterator[str]:
 def check_data() -> None:
     """Exits with an error if a data stage gave other bytes than in Git's HEAD."""
     command = ["git", "show", f"HEAD:{LOCK}"]
-    committed = yaml.safe_load(
-        subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
-    )["stages"]
-    present = yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"]
-    differs = False
-    for stage in present:
-        old, new = (
-            {out["path"]: out["md5"] for out in lock.get(stage, {}).get("outs", [])}
-            for lock in (committed, present)
-        )
-        for path in sorted(old.keys() | new.keys()):
-            if old.get(path) != new.get(path):
-                print(f"{stage}: {path}: {old.get(path)} -> {new.get(path)}")
-                differs |= stage in DATA_STAGES
-    if differs:
+    committed = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    old, new = (
+        {
+            (name, out["path"]): out["md5"]
+            for name, stage in yaml.safe_load(text)["stages"].items()
+            for out in stage.get("outs", [])
+        }
+        for text in (committed, LOCK.read_text("utf-8"))
+    )
+    changed = [key for key in old.keys() | new.keys() if old.get(key) != new.get(key)]
+    for stage, path in sorted(changed):
+        md5s = f"{old.get((stage, path))} -> {new.get((stage, path))}"
+        print(f"{stage}: {path}: {md5s}")
+    if any(stage in DATA_STAGES for stage, _ in changed):
         sys.exit(f"error: the data stages gave other bytes than the committed {LOCK}")
     print(f"The data stages gave the bytes in {LOCK}")
 
 
 if __name__ == "__main__":
-    main()
+    check_data() if "--after-run" in sys.argv else check_status()

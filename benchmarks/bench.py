@@ -1,10 +1,11 @@
-"""Times an epoch of each contender, interleaved; prints tables, writes results.json.
+"""Times an epoch of each contender, interleaved; keeps each call's rates in results/.
 
 Every contender has its own process, which waits while another one is timed. In each
 round every contender trains for about five seconds, at least one epoch. The first round
 is a warm-up. A ratio is the median of the rounds' ratios, so that a slow phase of the
-machine affects both of its numbers. Contenders that are not installed are omitted. Run
-it with `make bench`.
+machine affects both of its numbers; the range is that of the rounds. Contenders that
+are not installed are omitted. Run it with `make bench`; `--summary` prints the tables
+of the calls in results/ again.
 """
 
 import argparse
@@ -12,8 +13,10 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import statistics
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -21,7 +24,7 @@ import contenders
 from contenders import Setting
 
 TURN_SECONDS = 5.0
-RESULTS = Path(__file__).parent / "results.json"
+RESULTS = Path(__file__).parent / "results"
 # Name: the function in contenders.py, the setting, the package that it needs.
 BFLOAT16 = Setting(precision="bfloat16")
 DEFAULT = {
@@ -31,8 +34,9 @@ DEFAULT = {
     "Keras fit": ("keras", Setting(), None),
     "PyTorch eager": ("pytorch", Setting(), "torch"),
     "PyTorch eager, fused Adam": ("pytorch_fused", Setting(), "torch"),
-    "PyTorch compile": ("pytorch_compile", Setting(), "torch"),
+    "PyTorch compile, fused Adam": ("pytorch_compile", Setting(), "torch"),
     "JAX, jitted step": ("jax", Setting(), "jax"),
+    "JAX, lax.scan": ("jax_scan", Setting(), "jax"),
     "ceiling": ("ceiling", Setting(), None),
     "ours, bfloat16": ("ours", BFLOAT16, None),
     "PyTorch eager, bfloat16": ("pytorch", BFLOAT16, "torch"),
@@ -50,7 +54,13 @@ OTHERS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--summary", action="store_true")
+    arguments = parser.parse_args()
+    rounds = arguments.rounds
+    if arguments.summary:
+        for path in sorted(RESULTS.glob("*.json")):
+            print_call(path)
+        return
     results = {"machine": describe_machine(), "rounds": rounds}
     results["batch 128"] = time_in_turns(
         {name: entry for name, entry in DEFAULT.items() if _is_installed(entry[2])},
@@ -63,10 +73,10 @@ def main() -> None:
                 "Keras fit": ("keras", setting, None),
             }
             results[name] = time_in_turns(pair, rounds)
-    for name in OTHERS:
-        print_table(name, results[name])
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(f"Wrote {os.path.relpath(RESULTS)}")
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / time.strftime("%Y-%m-%d-%H%M.json")
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print_call(path)
 
 
 def describe_machine() -> dict[str, str | int]:
@@ -74,8 +84,11 @@ def describe_machine() -> dict[str, str | int]:
     cpu = platform.processor()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        models = [line.split(": ")[1] for line in lines if "model name" in line]
-        cpu = models[0] if models else cpu
+        facts = dict(
+            re.split(r"\s*:\s*", line, maxsplit=1) for line in lines if ":" in line
+        )
+        keys = ("model name", "cpu family", "model")
+        cpu = ", ".join(f"{key} {facts[key]}" for key in keys if key in facts) or cpu
     packages = ("tensorflow", "keras", "torch", "jax")
     versions = {
         name: metadata.version(name) for name in packages if _is_installed(name)
@@ -125,13 +138,23 @@ def serve(function: str, setting: Setting, pipe) -> None:
         pipe.send(num_images / seconds)
 
 
+def print_call(path: Path) -> None:
+    """Prints the tables of one call."""
+    results = json.loads(path.read_text(encoding="utf-8"))
+    print(f"\n{path.name}: {results['machine']}")
+    for name in OTHERS:
+        print_table(name, results[name])
+
+
 def print_table(title: str, rates: dict[str, list[float]]) -> None:
-    """Prints the medians, and the ratio of ours to each."""
-    print(f"\n| {title} | images/s | ours to it |\n|---|---|---|")
+    """Prints the medians, and the ratio of ours to each: median, lowest and highest."""
+    print(f"\n| {title} | images/s | ours to it | range |\n|---|---|---|---|")
     for name, values in rates.items():
         base = rates["ours, bfloat16" if "bfloat16" in name else "ours"]
-        ratio = statistics.median(a / b for a, b in zip(base, values, strict=True))
-        print(f"| {name} | {statistics.median(values):,.0f} | {ratio:.2f} |")
+        ratios = sorted(a / b for a, b in zip(base, values, strict=True))
+        rate, ratio = statistics.median(values), statistics.median(ratios)
+        ends = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+        print(f"| {name} | {rate:,.0f} | {ratio:.2f} | {ends} |")
 
 
 def _is_installed(package: str | None) -> bool:

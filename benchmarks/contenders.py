@@ -199,11 +199,16 @@ def pytorch_fused(setting: Setting) -> Iterator[float]:
 
 
 def pytorch_compile(setting: Setting) -> Iterator[float]:
-    """Yields the rates with `torch.compile`."""
-    return pytorch(setting, with_compile=True)
+    """Yields the rates with `torch.compile` and the fused Adam."""
+    return pytorch(setting, with_compile=True, fused=True)
 
 
-def jax(setting: Setting) -> Iterator[float]:
+def jax_scan(setting: Setting) -> Iterator[float]:
+    """Yields the rates of an epoch in JAX that is one `lax.scan`."""
+    return jax(setting, with_scan=True)
+
+
+def jax(setting: Setting, *, with_scan: bool = False) -> Iterator[float]:
     """Yields the rates of a jitted step in JAX, called by Python."""
     import jax
     import jax.numpy as jnp
@@ -242,7 +247,13 @@ def jax(setting: Setting) -> Iterator[float]:
         parameters = jax.tree.map(updated, parameters, m, v)
         return parameters, m, v, t, loss_sum + loss * len(batch), correct + right
 
-    jitted = jax.jit(step, donate_argnums=0)
+    def epoch(state, order):
+        end = setting.num_images - setting.num_images % setting.batch_size
+        batches = order[:end].reshape(-1, setting.batch_size)
+        state, _ = jax.lax.scan(lambda s, batch: (step(s, batch), None), state, batches)
+        return step(state, order[end:]) if end < setting.num_images else state
+
+    jitted = jax.jit(epoch if with_scan else step, donate_argnums=0)
     zeros = jax.tree.map(jnp.zeros_like, parameters)
     state = (parameters, zeros, jax.tree.map(jnp.copy, zeros), 0.0, 0.0, 0)
     rng = np.random.default_rng(0)
@@ -250,8 +261,9 @@ def jax(setting: Setting) -> Iterator[float]:
     def run_epoch():
         nonlocal state
         order = rng.permutation(setting.num_images)
-        for start in range(0, setting.num_images, setting.batch_size):
-            state = jitted(state, order[start : start + setting.batch_size])
+        size = setting.num_images if with_scan else setting.batch_size
+        for start in range(0, setting.num_images, size):
+            state = jitted(state, order[start : start + size])
         jax.block_until_ready(state)
 
     return time_epochs(setting, run_epoch)

@@ -13,11 +13,21 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, help_text in (
         ("report", "compare two runs: writes report.md and report.html"),
-        ("gate", "the same, and fail if a rule of gate.yaml fails"),
+        ("gate", "the same, and check gate.yaml: exit code 1 fail, 3 investigate"),
         ("same", "tell whether a change left every output's bytes alone"),
     ):
         command = commands.add_parser(name, help=help_text, description=help_text)
-        command.add_argument("base", help="revision or experiment to compare with")
+        if name == "report":
+            command.add_argument(
+                "--experiments",
+                action="store_true",
+                help="instead, rank the experiments on this commit by validation",
+            )
+        command.add_argument(
+            "base",
+            nargs="?" if name == "report" else None,
+            help="revision or experiment to compare with",
+        )
         if name != "same":
             command.add_argument(
                 "head", nargs="?", help="revision or experiment; default: workspace"
@@ -35,6 +45,10 @@ def main() -> None:
     os.environ["PATH"] = f"{scripts}{os.pathsep}{os.environ['PATH']}"
     with exit_on_input_error():
         match arguments.command:
+            case "report" if arguments.experiments:
+                from core_mlp.reporting.sweep import write_sweep
+
+                write_sweep()
             case "report" | "gate":
                 from core_mlp.reporting.report import write_report
 

@@ -7,14 +7,9 @@ from matplotlib.image import imread
 
 from core_mlp.evaluation import plots
 from core_mlp.reporting import figures
+from core_mlp.reporting.runs import Epoch
 
-HISTORY = {
-    "epoch": [1, 2],
-    "train_loss": [0.5, 0.3],
-    "validation_loss": [0.4, 0.3],
-    "train_accuracy": [0.8, 0.9],
-    "validation_accuracy": [0.9, 1.0],
-}
+HISTORY = [Epoch(1, 0.5, 0.4, 0.8, 0.9), Epoch(2, 0.3, 0.3, 0.9, 1.0)]
 RGB_IMAGES = np.random.default_rng(0).integers(0, 256, [5, 8, 8, 3], np.uint8)
 ODD_NAME = r"no formula: $\fr$"
 NAMES = ["cat", ODD_NAME]

@@ -4,9 +4,12 @@ import csv
 import json
 import re
 
+import numpy as np
 import pytest
+import tensorflow as tf
 import yaml
 from helpers import ROOT, commit_all, run, stages_run, try_to_run
+from sklearn import metrics
 
 
 def test_the_pipeline_writes_what_the_readme_says(pipeline):
@@ -44,12 +47,12 @@ def test_the_figures_of_a_run_agree_with_one_another(pipeline):
         text = (pipeline / "plots" / name).read_text()
         return list(csv.DictReader(text.splitlines()))
 
-    metrics = json.loads((pipeline / "metrics/evaluate.json").read_text())
+    evaluated = json.loads((pipeline / "metrics/evaluate.json").read_text())
     confusion = rows("confusion.csv")
     right = sum(int(r["count"]) for r in confusion if r["actual"] == r["predicted"])
     assert len(confusion) == 100
     assert sum(int(r["count"]) for r in confusion) == 360
-    assert round(right / 360, 6) == metrics["test_accuracy"]
+    assert round(right / 360, 6) == evaluated["test_accuracy"]
     assert len(rows("mistakes.csv")) == 360 - right
     assert sum(int(r["count"]) for r in rows("per_class.csv")) == 360
     assert sum(int(r["count"]) for r in rows("calibration.csv")) == 360
@@ -59,6 +62,28 @@ def test_the_figures_of_a_run_agree_with_one_another(pipeline):
     for row in rows("label_distribution.csv"):
         counts[row["split"]] = counts.get(row["split"], 0) + int(row["count"])
     assert counts == {"train": 1137, "validation": 300, "test": 360}
+
+
+def test_the_evaluation_agrees_with_scikit_learn(pipeline):
+    labels = np.load(pipeline / "data/raw/test/labels.npy")
+    images = np.load(pipeline / "data/raw/test/images.npy")
+    loaded = tf.saved_model.load(str(pipeline / "models/saved_model"))
+    answers = loaded.signatures["serving_default"](images=tf.constant(images))
+    probabilities = answers["probabilities"].numpy().astype(np.float64)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    predicted = answers["classes"].numpy()
+
+    counts = np.zeros([10, 10])
+    for row in csv.DictReader(
+        (pipeline / "plots/confusion.csv").read_text().splitlines()
+    ):
+        counts[int(row["actual"]), int(row["predicted"])] = int(row["count"])
+    evaluated = json.loads((pipeline / "metrics/evaluate.json").read_text())
+    np.testing.assert_array_equal(counts, metrics.confusion_matrix(labels, predicted))
+    assert np.any(counts != counts.T)
+    assert evaluated["test_loss"] == pytest.approx(
+        metrics.log_loss(labels, probabilities), abs=1e-5
+    )
 
 
 def test_nothing_is_left_to_do_or_to_commit(pipeline):

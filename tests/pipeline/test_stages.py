@@ -217,7 +217,15 @@ def test_more_images_than_the_memory_budget_are_streamed(digits, monkeypatch, ca
     for split in ("train", "validation"):
         shutil.rmtree(digits / "data/tfrecords" / split)
         tfrecords.write_split(digits / "data/tfrecords" / split, images, labels, info)
-    write_params(digits, epochs=3, memory_budget=1)
+    write_params(digits, seed=9, epochs=3, memory_budget=1)
+    seeds, read = [], tfrecords.stream_split
+    monkeypatch.setattr(
+        tfrecords,
+        "stream_split",
+        lambda *a, seed, **options: (
+            seeds.append(seed) or read(*a, seed=seed, **options)
+        ),
+    )
     outputs = []
     for _ in range(2):
         train.main()
@@ -227,6 +235,7 @@ def test_more_images_than_the_memory_budget_are_streamed(digits, monkeypatch, ca
         outputs.append((digits / "plots/history.csv").read_bytes())
 
     assert outputs[0] == outputs[1]
+    assert seeds == 2 * [[9, 1], [9, 2], [9, 3]]
     metrics = json.loads((digits / "metrics/train.json").read_text())
     assert metrics["validation_accuracy"] > 0.9
 

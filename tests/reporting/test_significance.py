@@ -1,110 +1,129 @@
-"""Differences between models, against SciPy's distributions and by simulation."""
+"""Differences over seeds, against SciPy's own tests and by simulation."""
+
+import math
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from core_mlp.reporting import significance
-
-
-@pytest.mark.parametrize(
-    ("fixed", "broken"), [(9, 2), (2, 9), (40, 41), (0, 5), (7, 7)]
+from core_mlp.reporting.significance import (
+    Difference,
+    adjust_p_values,
+    difference_of_means,
+    summarize,
 )
-def test_the_paired_difference_agrees_with_the_distributions(fixed, broken):
-    found = significance.paired_difference(fixed, broken, 1000)
 
-    different = fixed + broken
-    tail = stats.binom.cdf(min(fixed, broken), different, 0.5)
-    assert found.p_value == pytest.approx(min(1.0, 2 * tail))
-    assert found.value == (fixed - broken) / 1000
-    # Wald's interval of the mean of +1, -1 and 0, with half an example in each cell.
-    shares = np.array([fixed + 0.5, broken + 0.5, 1000 - different + 1]) / 1002
-    mean = shares @ [1, -1, 0]
-    error = ((shares @ [1, 1, 0] - mean**2) / 1002) ** 0.5
-    assert found.low == pytest.approx(mean - stats.norm.ppf(0.975) * error)
-    assert found.high == pytest.approx(mean + stats.norm.ppf(0.975) * error)
+OLD, NEW = [0.97, 0.98, 0.985, 0.975], [0.99, 0.985, 0.995]
+SD = 0.0017
 
 
-@pytest.mark.parametrize(
-    ("share_fixed", "share_broken", "count"),
-    [
-        (0.01, 0.01, 10_000),
-        (0.01, 0.002, 10_000),
-        (0.03, 0.01, 10_000),
-        (0.02, 0.001, 1000),
-        (0.65, 0.02, 360),
-        (0.1, 0.01, 360),
-    ],
-)
-def test_the_interval_holds_the_true_difference_in_95_of_100(
-    share_fixed, share_broken, count
-):
+def draw(rng, number, mean=0.98):
+    return rng.normal(mean, SD, number)
+
+
+def test_the_difference_of_means_agrees_with_scipys_welch_test():
+    found = difference_of_means(OLD, NEW)
+
+    expected = stats.ttest_ind(NEW, OLD, equal_var=False)
+    assert found.value == pytest.approx(np.mean(NEW) - np.mean(OLD))
+    assert found.p_value == pytest.approx(expected.pvalue)
+    assert found.df == pytest.approx(expected.df)
+    for level in (0.95, 0.9):
+        interval = tuple(expected.confidence_interval(level))
+        assert found.interval(level) == pytest.approx(interval)
+    shifted = np.array(NEW) + 0.01
+    less = stats.ttest_ind(shifted, OLD, equal_var=False, alternative="less")
+    assert found.p_below(-0.01) == pytest.approx(less.pvalue)
+
+
+def test_one_seed_against_many_agrees_with_the_interval_of_a_prediction():
+    found = difference_of_means(OLD, [0.99])
+
+    half = stats.t.ppf(0.975, 3) * np.std(OLD, ddof=1) * (1 + 1 / 4) ** 0.5
+    value = 0.99 - np.mean(OLD)
+    assert found.interval() == pytest.approx((value - half, value + half))
+    backwards = difference_of_means([0.99], OLD)
+    assert backwards.interval() == pytest.approx((-value - half, -value + half))
+
+
+def test_without_seeds_or_without_noise_nothing_is_claimed():
+    assert difference_of_means([0.5], [0.6]) is None
+    still = difference_of_means([0.5, 0.5], [0.6, 0.6])
+    assert still.p_value == 1.0
+    assert still.interval() == (-math.inf, math.inf)
+    assert still.verdict(0.002) == "not decided"
+    assert still.seeds_to_decide(0.002) is None
+    assert summarize([0.5, 0.5]) == (0.5, 0.0, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("sizes", [(20, 20), (10, 10), (5, 5), (20, 1)])
+def test_the_same_settings_are_called_different_in_5_of_100(sizes):
     rng = np.random.default_rng(0)
-    shares = [share_fixed, share_broken, 1 - share_fixed - share_broken]
-    found = [
-        significance.paired_difference(fixed, broken, count)
-        for fixed, broken, _ in rng.multinomial(count, shares, size=1000)
+    found = [difference_of_means(*(draw(rng, n) for n in sizes)) for _ in range(2000)]
+
+    verdicts = [difference.verdict(0.002) for difference in found]
+    wrong = verdicts.count("better") + verdicts.count("worse")
+    assert 0.035 <= wrong / 2000 <= 0.065
+    holds = [low <= 0 <= high for low, high in (d.interval() for d in found)]
+    assert np.mean(holds) == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize("df", [4, 8, 19, 38])
+def test_the_detectable_difference_has_80_percent_power(df):
+    gain = Difference(0.0, error=0.0005, df=df, sd=SD).detectable
+
+    critical = stats.t.ppf(0.975, df)
+    power = stats.nct.sf(critical, df, gain / 0.0005)
+    assert power == pytest.approx(0.8, abs=0.01)
+
+
+def test_a_loss_of_the_margin_is_called_equivalent_in_at_most_5_of_100():
+    rng = np.random.default_rng(0)
+    verdicts = [
+        difference_of_means(draw(rng, 20), draw(rng, 20) - 0.002).verdict(0.002)
+        for _ in range(2000)
     ]
 
-    true = share_fixed - share_broken
-    assert 930 <= sum(d.low <= true <= d.high for d in found) <= 980
+    assert verdicts.count("equivalent") <= 100
+    assert verdicts.count("worse") >= 1800
 
 
-def simulate(gain):
-    """Returns the verdicts of 1,000 pairs of models that differ in 2 % of images."""
-    rng = np.random.default_rng(0)
-    both = 0.02
-    shares = [(both + gain) / 2, (both - gain) / 2, 1 - both]
-    counts = rng.multinomial(10_000, shares, size=1000)
-    found = [significance.paired_difference(f, b, 10_000) for f, b, _ in counts]
-    return [np.sign(d.value) * d.is_significant for d in found]
+@pytest.mark.parametrize(
+    ("value", "verdict"),
+    [
+        (0.003, "better"),
+        (-0.003, "worse"),
+        (0.0, "equivalent"),
+        (0.0015, "not decided"),
+    ],
+)
+def test_each_verdict(value, verdict):
+    difference = Difference(value, error=0.0008, df=38, sd=0.0025)
+
+    assert difference.verdict(0.002) == verdict
 
 
-def test_equal_models_are_seldom_called_different():
-    assert np.count_nonzero(simulate(gain=0.0)) <= 60
+@pytest.mark.parametrize("value", [0.0, 0.001, 0.0015, 0.003])
+def test_the_number_of_seeds_decides_and_one_less_does_not(value):
+    number = Difference(value, 0.002, 8, SD).seeds_to_decide(0.002)
+
+    for n, is_decided in ((number, True), (number - 1, False)):
+        known = Difference(value, SD * (2 / n) ** 0.5, 2 * n - 2, SD)
+        assert (known.verdict(0.002) != "not decided") == is_decided
 
 
-def test_a_gain_of_half_a_point_is_mostly_called_better():
-    verdicts = simulate(gain=0.005)
-
-    assert verdicts.count(1) >= 800
-    assert verdicts.count(-1) == 0
+def test_more_than_a_thousand_seeds_are_not_counted():
+    assert Difference(0.00199, 0.01, 8, 0.05).seeds_to_decide(0.002) is None
 
 
 def test_holms_correction_by_hand():
-    adjusted = significance.adjust_p_values([0.04, 0.01, 0.5, 0.9, 0.02])
+    adjusted = adjust_p_values([0.04, 0.01, 0.5, 0.9, 0.02])
 
     assert adjusted == pytest.approx([0.12, 0.05, 1.0, 1.0, 0.08])
 
 
-@pytest.mark.parametrize(("new", "p_value"), [([0.5, 0.5], 1.0), ([0.6, 0.6], 0.0)])
-def test_without_noise_any_difference_of_means_is_one(new, p_value):
-    found = significance.difference_of_means([0.5, 0.5], new)
+def test_the_summary_over_seeds_agrees_with_scipy():
+    found = summarize(OLD)
 
-    value = pytest.approx(new[0] - 0.5)
-    assert found == (value, value, value, p_value)
-
-
-def test_the_summary_over_seeds_by_the_formulas():
-    values = [0.97, 0.98, 0.985, 0.975]
-
-    found = significance.summarize(values)
-
-    mean = sum(values) / 4
-    sd = (sum((v - mean) ** 2 for v in values) / 3) ** 0.5
-    half = stats.t.ppf(0.975, 3) * sd / 2
-    assert found == pytest.approx((mean, sd, mean - half, mean + half))
-
-
-def test_the_difference_of_means_by_welchs_formulas():
-    old, new = [0.97, 0.98, 0.985, 0.975], [0.99, 0.985, 0.995]
-
-    found = significance.difference_of_means(old, new)
-
-    parts = [np.var(v, ddof=1) / len(v) for v in (old, new)]
-    error = sum(parts) ** 0.5
-    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 3 + parts[1] ** 2 / 2)
-    value = np.mean(new) - np.mean(old)
-    half = stats.t.ppf(0.975, freedom) * error
-    p_value = 2 * stats.t.sf(abs(value / error), freedom)
-    assert found == pytest.approx((value, value - half, value + half, p_value))
+    low, high = stats.t.interval(0.95, 3, np.mean(OLD), stats.sem(OLD))
+    assert found == pytest.approx((np.mean(OLD), np.std(OLD, ddof=1), low, high))

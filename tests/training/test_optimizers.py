@@ -42,6 +42,22 @@ def test_adam_update_by_hand():
     np.testing.assert_allclose([step, m, v], [0.2 / 3, 0.2, 0.04], rtol=1e-6)
 
 
+@pytest.mark.parametrize("t", [1, 2, 3, 10, 100, 10_000])
+def test_the_bias_correction_is_computed_in_float64(t):
+    hyperparameters = {"learning_rate": 1.0, "beta_1": 0.9, "beta_2": 0.999}
+    m, v = tf.constant(0.0), tf.constant(4.0)
+
+    step, m, v = adam_update(
+        tf.constant(1.0), m, v, tf.constant(t), epsilon=0.0, **hyperparameters
+    )
+
+    # The decay rates are float32, as they are where they multiply m and v. From there
+    # on, float32 would be off by up to 1 in 70,000: at t = 2, 1 - 0.998001.
+    beta_1, beta_2 = (float(np.float32(beta)) for beta in (0.9, 0.999))
+    m_hat, v_hat = float(m) / (1 - beta_1**t), float(v) / (1 - beta_2**t)
+    np.testing.assert_allclose(step, m_hat / v_hat**0.5, rtol=1e-6)
+
+
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e3])
 def test_adam_agrees_with_float64_over_100_different_gradients(scale):
     rng = np.random.default_rng(0)

@@ -1,5 +1,6 @@
 """Reports as a list of blocks, rendered as Markdown, HTML or plain text."""
 
+import base64
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,11 +28,19 @@ class Paragraph:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A PNG and its text, as a block or as a cell; Markdown has the text only."""
+
+    png: bytes
+    text: str
+
+
+@dataclass(frozen=True)
 class Table:
     """A table; all but the first column are aligned right."""
 
     header: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[str | Picture]]
 
 
 @dataclass(frozen=True)
@@ -42,18 +51,18 @@ class Details:
     blocks: Sequence["Block"]
 
 
-Block = Heading | Paragraph | Table | Details
+Block = Heading | Paragraph | Picture | Table | Details
 
 
-def to_markdown(blocks: Sequence[Block]) -> str:
+def to_markdown(blocks: Sequence[Block], *, with_pictures: bool = False) -> str:
     """Renders blocks as GitHub's Markdown."""
-    return "\n\n".join(map(_render, blocks)) + "\n"
+    return "\n\n".join(_render(block, with_pictures) for block in blocks) + "\n"
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:
     """Renders blocks as a page that needs no network."""
     markdown = MarkdownIt("commonmark", {"html": True}).enable("table")
-    body = markdown.render(to_markdown(blocks))
+    body = markdown.render(to_markdown(blocks, with_pictures=True))
     page = PAGE.read_text(encoding="utf-8").replace("{title}", html.escape(title))
     return page.replace("{body}", body)
 
@@ -75,19 +84,34 @@ def escape(text: str) -> str:
     return "".join(f"\\{c}" if c in "\\`*_{}[]<>|#&~" else c for c in line)
 
 
-def _render(block: Block) -> str:
+def _render(block: Block, with_pictures: bool) -> str:
     match block:
         case Heading(text, level):
             return f"{'#' * level} {escape(text)}"
         case Paragraph(text, bold):
             return f"**{escape(bold)}** {escape(text)}" if bold else escape(text)
+        case Picture(png, text) if with_pictures:
+            source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+            return f'<img src="{source}" alt=""> {escape(text)}'
+        case Picture(_, text):
+            return escape(text)
         case Table(header, rows):
             rule = [":--"] + ["--:"] * (len(header) - 1)
-            lines = [map(escape, header), rule, *(map(escape, row) for row in rows)]
+            cells = [
+                [
+                    _render(cell, with_pictures)
+                    if isinstance(cell, Picture)
+                    else escape(cell)
+                    for cell in row
+                ]
+                for row in rows
+            ]
+            lines = [map(escape, header), rule, *cells]
             return "\n".join(f"| {' | '.join(line)} |" for line in lines)
         case Details(summary, blocks):
             summary = f"<summary>{html.escape(summary)}</summary>"
-            return f"<details>{summary}\n\n{to_markdown(blocks)}\n</details>"
+            body = to_markdown(blocks, with_pictures=with_pictures)
+            return f"<details>{summary}\n\n{body}\n</details>"
 
 
 def count(number: int, noun: str) -> str:
@@ -100,6 +124,6 @@ def format_confidence(confidence: float) -> str:
     return "> 0.9999" if confidence > 0.9999 else f"{confidence:.4f}"
 
 
-def format_p(p_value: float, equals: str = "") -> str:
-    """Returns a p-value with two significant digits."""
-    return "< 0.0001" if p_value < 0.0001 else f"{equals}{p_value:.2g}"
+def format_p(p_value: float) -> str:
+    """Returns a p-value with two significant digits and the sign before it."""
+    return "< 0.0001" if p_value < 0.0001 else f"= {p_value:.2g}"

@@ -9,23 +9,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from core_mlp.evaluation.plots import fixed_style, save_figure
+from core_mlp.reporting.runs import Epoch
 
 MAX_ANNOTATED_CLASSES = 30
 
 
 @fixed_style
-def draw_history(path: Path, history: Mapping[str, Sequence[float]]) -> None:
-    """Draws loss and accuracy of train and validation by epoch.
-
-    Args:
-      path: The PNG to write.
-      history: Columns of plots/history.csv.
-    """
+def draw_history(path: Path, history: Sequence[Epoch]) -> None:
+    """Draws loss and accuracy of train and validation by epoch."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for split in ("train", "validation"):
-            values = history[f"{split}_{metric}"]
-            axes.plot(history["epoch"], values, marker="o", label=split)
+            values = [getattr(epoch, f"{split}_{metric}") for epoch in history]
+            axes.plot([row.epoch for row in history], values, marker="o", label=split)
         unit = " (cross-entropy, nats)" if metric == "loss" else ""
         axes.set(title=metric.capitalize(), xlabel="epoch", ylabel=f"{metric}{unit}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -43,7 +39,7 @@ def draw_confusion(
     Args:
       path: The PNG to write.
       confusion: Number of images of each pair of actual and predicted class.
-      class_names: Name of each class.
+      class_names: Names of the classes.
     """
     # Imported here because it takes a second.
     import seaborn as sns

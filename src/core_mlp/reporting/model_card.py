@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from core_mlp.evaluation.metrics import CALIBRATION_BINS, proportion
 from core_mlp.pipeline.files import write_text
 from core_mlp.reporting import figures, significance
 from core_mlp.reporting.document import (
@@ -29,7 +30,7 @@ def write(run: Run) -> None:
 def render(run: Run) -> str:
     """Returns the model card of a run."""
     metrics = run.metrics
-    confident_first = sorted(run.mistakes.items(), key=lambda m: -m[1].confidence)
+    confident_first = sorted(run.mistakes.values(), key=lambda m: -m.confidence)
     return TEMPLATE.read_text(encoding="utf-8").format(
         layer_sizes="-".join(
             map(str, [*run.params["hidden_sizes"], len(run.class_names)])
@@ -48,6 +49,7 @@ def render(run: Run) -> str:
         loss=f"{metrics['test_loss']:.4f}",
         calibration_error=f"{metrics['test_calibration_error']:.4f}",
         seeds=_describe_seeds(run),
+        calibration=_describe_calibration(run),
         classes=_table(
             [
                 "class",
@@ -58,22 +60,22 @@ def render(run: Run) -> str:
             ],
             [
                 [
-                    name,
-                    f"{run.count_of_class(name):,}",
-                    f"{accuracy:.4f}",
-                    f"{low:.4f} to {high:.4f}",
-                    _describe_confusions(run, name),
+                    row.label,
+                    f"{row.count:,}",
+                    f"{row.accuracy:.4f}",
+                    f"{row.low:.4f} to {row.high:.4f}",
+                    _describe_confusions(run, row.label),
                 ]
-                for name, (accuracy, low, high) in run.class_accuracies.items()
+                for row in run.classes
             ],
         ),
-        num_confident=sum(mistake.confidence > 0.99 for _, mistake in confident_first),
+        num_confident=sum(mistake.confidence > 0.99 for mistake in confident_first),
         num_mistakes=len(run.mistakes),
         mistakes=_table(
             ["image", "label", "prediction", "confidence"],
             [
-                [str(index), m.label, m.predicted, format_confidence(m.confidence)]
-                for index, m in confident_first[:NUM_MISTAKES]
+                [str(m.index), m.label, m.predicted, format_confidence(m.confidence)]
+                for m in confident_first[:NUM_MISTAKES]
             ],
         ),
     )
@@ -95,11 +97,31 @@ def _describe_confusions(run: Run, name: str) -> str:
 
 
 def _describe_seeds(run: Run) -> str:
-    if not run.has_own_seeds:
+    accuracies = [result.metrics["test_accuracy"] for result in run.results]
+    if len(accuracies) == 1:
         return "Another seed would give another model."
-    results = [seed_run.metrics["test_accuracy"] for seed_run in run.seeds.runs]
-    summary = significance.summarize(results)
+    mean, sd, low, high = significance.summarize(accuracies)
     return (
-        f"Over {len(results)} seeds, accuracy is {summary.mean:.4f} ± "
-        f"{summary.sd:.4f} (mean and standard deviation)."
+        f"Over {len(accuracies)} seeds, accuracy is {mean:.4f} ± {sd:.4f} (mean and "
+        f"standard deviation; 95 % interval of the mean {low:.4f} to {high:.4f})."
+    )
+
+
+def _describe_calibration(run: Run) -> str:
+    """Compares confidence and accuracy of the images outside the most confident bin."""
+    bins = sorted(run.calibration)[:-1]
+    number = sum(b.count for b in bins)
+    if not number:
+        return ""
+    confidence = sum(b.confidence * b.count for b in bins) / number
+    accuracy = sum(b.accuracy * b.count for b in bins) / number
+    _, low, high = proportion(round(accuracy * number), number)
+    kind = "calibrated, as far as this shows"
+    if not low <= confidence <= high:
+        kind = "overconfident" if confidence > accuracy else "underconfident"
+    edge = 1 - 1 / CALIBRATION_BINS
+    return (
+        f"Below a confidence of {edge:.2f} the model is {kind}: on "
+        f"{count(number, 'image')}, mean confidence is {confidence:.3f} and accuracy "
+        f"{accuracy:.3f} (95 % interval {low:.3f} to {high:.3f})."
     )

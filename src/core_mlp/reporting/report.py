@@ -1,65 +1,75 @@
 """What a change did to the model: two runs compared, as report.md and report.html."""
 
+import io
+import math
+import sys
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
+from core_mlp.evaluation.plots import MAX_SPRITE_IMAGES, SPRITE_COLUMNS
 from core_mlp.pipeline.files import write_text
 from core_mlp.pipeline.stage import InputError
-from core_mlp.reporting import gate, model_card, significance
+from core_mlp.reporting import gate, model_card
 from core_mlp.reporting.document import (
     Block,
     Details,
     Heading,
     Paragraph,
+    Picture,
     Table,
+    count,
     format_confidence,
     format_p,
     to_html,
     to_markdown,
     to_text,
 )
-from core_mlp.reporting.runs import (
-    Comparison,
-    Run,
-    compare,
-    read_run,
-    why_not_comparable,
-)
+from core_mlp.reporting.runs import Comparison, Run, compare, read_run
+from core_mlp.reporting.significance import adjust_p_values, summarize
 
 MARKDOWN = Path("report.md")
 HTML = Path("report.html")
-MAX_IMAGES = 10
+MAX_IMAGES = 20
+MAX_CONFUSIONS = 10
+INVESTIGATE_EXIT_CODE = 3
 # Whether a metric improves by growing, by the last part of its name.
 IMPROVES_UPWARDS = {"accuracy": True, "loss": False, "error": False}
+OBSTACLES = {
+    "pass": "same settings",
+    "fail": "cannot be compared",
+    "investigate": "not decided",
+}
 
 
 def write_report(base: str, head: str | None, *, with_gate: bool = False) -> None:
     """Writes report.md and report.html, and prints the verdict.
 
     Args:
-      base: The revision to compare with.
+      base: The revision to compare with. Its gate.yaml has the thresholds.
       head: The revision to report on; None for the workspace, which also gets a new
         MODEL_CARD.md.
-      with_gate: Whether to check the rules of gate.yaml.
+      with_gate: Whether to check the rules of gate.yaml; if one is to be investigated
+        and none fails, exits with code 3.
 
     Raises:
       InputError: If a revision cannot be read, or a rule fails.
     """
     old, new = read_run(base), read_run(head)
-    obstacle = why_not_comparable(old, new)
-    comparison = None if obstacle else compare(old, new)
-    results = gate.check(gate.load(), new, comparison) if with_gate else []
-    verdict = [
-        *describe_verdict(old, new, comparison, obstacle),
-        *(describe_seeds(old, new) if comparison else []),
-    ]
-    blocks = [
-        *verdict,
-        *gate.describe(results),
-        *describe_metrics(old, new),
-        *describe_params(old, new),
-        *(describe_classes(old, new, comparison) if comparison else []),
-        *(describe_images(old, new, comparison) if comparison else []),
-    ]
+    rules, edits = gate.load_rules(base, head)
+    comparison = compare(old, new)
+    results = gate.check(rules, new, comparison) if with_gate else []
+    verdict = describe_verdict(old, new, comparison, rules.max_accuracy_loss)
+    blocks = [*verdict, *gate.describe(results, edits)]
+    if not old.has_results_of(new):
+        blocks += [
+            *describe_metrics(old, new, comparison),
+            *describe_params(old, new),
+            *describe_classes(old, new, comparison),
+            *describe_confusions(old, new, comparison),
+            *describe_images(old, new, comparison),
+        ]
     write_text(MARKDOWN, to_markdown(blocks))
     write_text(HTML, to_html(verdict[0].text, blocks))
     print(f"Wrote {MARKDOWN} and {HTML}")
@@ -69,96 +79,90 @@ def write_report(base: str, head: str | None, *, with_gate: bool = False) -> Non
     print(to_text(verdict))
     for rule, outcome, reason in results:
         print(f"{outcome}: {rule}: {reason}")
-    if failed := [result.rule for result in results if result.outcome == "fail"]:
-        raise InputError(f"{gate.PATH}: failed: {', '.join(failed)}; see {MARKDOWN}")
+    outcomes = {result.outcome for result in results}
+    if "fail" in outcomes:
+        failed = ", ".join(r.rule for r in results if r.outcome == "fail")
+        raise InputError(f"{gate.PATH}: failed: {failed}; see {MARKDOWN}")
+    if "investigate" in outcomes:
+        sys.exit(INVESTIGATE_EXIT_CODE)
 
 
 def describe_verdict(
-    base: Run, head: Run, comparison: Comparison | None, obstacle: str | None
+    base: Run, head: Run, comparison: Comparison, margin: float
 ) -> list[Block]:
-    """Returns the verdict, and a paragraph about it."""
+    """Returns the verdict about the settings, and what differs between the models."""
     title = f"{base.name} → {head.name}"
-    if comparison is None:
-        return [
-            Heading(f"{title}: cannot be compared", level=2),
-            Paragraph(f"There is no verdict: {obstacle}."),
+    if base.has_results_of(head):
+        return [Heading(f"{title}: no result changed", level=2)]
+    if comparison.obstacle:
+        kind, reason = OBSTACLES[comparison.outcome], comparison.obstacle
+        blocks = [
+            Heading(f"{title}: {kind}", level=2),
+            Paragraph(f"{reason[0].upper()}{reason[1:]}."),
         ]
-    difference = comparison.accuracy
-    verdict = "no significant difference"
-    if difference.is_significant:
-        verdict = "better" if difference.value > 0 else "worse"
-    significant = {k: d for k, d in comparison.classes.items() if d.is_significant}
-    changes = [
-        f"{word} at {', '.join(f'class {name}' for name in names)}"
-        for word, names in (
-            ("better", [k for k, d in significant.items() if d.value > 0]),
-            ("worse", [k for k, d in significant.items() if d.value < 0]),
+        return (
+            blocks if comparison.outcome == "fail" else [*blocks, _models(comparison)]
         )
-        if names
-    ]
+    difference = comparison.metrics["test_accuracy"]
+    low, high = difference.interval()
+    verdict = difference.verdict(margin)
+    sizes = [len(run.results) for run in (base, head)]
+    text = (
+        f"95 % interval {100 * low:+.2f} to {100 * high:+.2f}, Welch's t test over "
+        f"{sizes[0]} and {sizes[1]} seeds, p {format_p(difference.p_value)}. A true "
+        f"difference of {100 * difference.detectable:.2f} would be found in 80 % of "
+        "repetitions."
+    )
+    if 1 in sizes:
+        text += " The side with one seed is taken to vary as the other does."
+    if verdict == "equivalent":
+        text += f" The interval is within the margin of {100 * margin:.2f} points."
+    if verdict == "not decided":
+        number = difference.seeds_to_decide(margin)
+        seeds = f"about {number} seeds" if number else "more than a thousand seeds"
+        text += (
+            " It may be zero, or more than the margin of "
+            f"{100 * margin:.2f} points; to decide it takes {seeds} on each side."
+        )
+    bold = f"Mean accuracy changed by {100 * difference.value:+.2f} points."
     return [
         Heading(f"{title}: {verdict}", level=2),
-        Paragraph(
-            f"Accuracy changed by {100 * difference.value:+.2f} points (95 % interval "
-            f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}; McNemar's "
-            f"exact test, p {format_p(difference.p_value, '= ')}). By class: "
-            f"{'; '.join(changes) or 'no significant change'} (p below 0.05, corrected "
-            "for the number of classes).",
-            bold=f"{len(comparison.fixed)} images fixed, "
-            f"{len(comparison.broken)} broken.",
-        ),
+        Paragraph(text, bold=bold),
+        _models(comparison),
     ]
 
 
-def describe_seeds(base: Run, head: Run) -> list[Block]:
-    """Compares the means over seeds, where both runs have them."""
-    without = [run.name for run in (base, head) if not run.has_own_seeds]
-    if without:
-        return [
-            Paragraph(
-                "This compares two models, each trained with one seed. To compare the "
-                "settings, run core-mlp seeds on both sides (metrics/seeds.json is "
-                f"missing or from other settings in {' and '.join(without)})."
-            )
-        ]
-    if base.identity == head.identity:
-        return [Paragraph("Both have the same settings, so their seeds are the same.")]
-    both = [run.seeds.runs for run in (base, head)]
-    rows = []
-    for metric in set.intersection(*(set(r.metrics) for runs in both for r in runs)):
-        old, new = ([r.metrics[metric] for r in runs] for runs in both)
-        difference = significance.difference_of_means(old, new)
-        summaries = [significance.summarize(values) for values in (old, new)]
-        rows.append(
-            [
-                metric,
-                *(f"{summary.mean:.4f} ± {summary.sd:.4f}" for summary in summaries),
-                _format_change(metric, difference.value),
-                f"{difference.low:+.4f} to {difference.high:+.4f}",
-                format_p(difference.p_value),
-            ]
-        )
-    header = ["mean ± sd", base.name, head.name, "change", "95 % interval", "p (Welch)"]
-    return [
-        Heading(f"Over seeds ({len(both[0])} and {len(both[1])})"),
-        Paragraph("The verdict above compares two models, this table the settings."),
-        Table(header, sorted(rows)),
-    ]
+def _models(comparison: Comparison) -> Paragraph:
+    fixed, broken = len(comparison.fixed), len(comparison.broken)
+    return Paragraph(
+        f"These two models differ on {count(fixed + broken, 'test image')}: {fixed} "
+        f"fixed, {broken} broken. Another seed would give another list."
+    )
 
 
-def describe_metrics(base: Run, head: Run) -> list[Block]:
-    """Returns the metrics of both runs, side by side."""
+def describe_metrics(base: Run, head: Run, comparison: Comparison) -> list[Block]:
+    """Returns the metrics, as means over seeds where they are known."""
     rows = []
     for key in dict.fromkeys([*base.metrics, *head.metrics]):
-        old, new = base.metrics.get(key), head.metrics.get(key)
-        if key == "train_epochs":  # A parameter, unless training stopped early.
-            continue
-        change = "" if None in (old, new) else _format_change(key, new - old)
-        rows.append(
-            [key, *("" if v is None else f"{v:.4f}" for v in (old, new)), change]
+        sides, interval = [base.metrics.get(key), head.metrics.get(key)], ""
+        if difference := comparison.metrics.get(key):
+            sides = [[r.metrics[key] for r in run.results] for run in (base, head)]
+            low, high = difference.interval()
+            interval = f"{low:+.4f} to {high:+.4f}"
+        if key != "train_epochs":  # A parameter, unless training stopped early.
+            change = "" if None in sides else np.mean(sides[1]) - np.mean(sides[0])
+            rows.append(
+                [key, *map(_format, sides), _format_change(key, change), interval]
+            )
+    header = ["metric", base.name, head.name, "change", "95 % interval"]
+    blocks = [Heading("Metrics"), Table(header, rows)]
+    if comparison.metrics:
+        sizes = [count(len(run.results), "seed") for run in (base, head)]
+        text = (
+            f"Rows with an interval are over {sizes[0]} and {sizes[1]}: mean ± standard"
         )
-    header = ["metric", base.name, head.name, "change"]
-    return [Heading("Metrics"), Table(header, rows)]
+        blocks.append(Paragraph(f"{text} deviation. The others are of the two models."))
+    return blocks
 
 
 def describe_params(base: Run, head: Run) -> list[Block]:
@@ -174,27 +178,47 @@ def describe_params(base: Run, head: Run) -> list[Block]:
 
 
 def describe_classes(base: Run, head: Run, comparison: Comparison) -> list[Block]:
-    """Returns the error rate of each class in both runs, and what changed."""
+    """Returns the accuracy of each class in both settings, and what changed."""
+    if not comparison.classes:
+        return []
+    p_values = adjust_p_values([d.p_value for d in comparison.classes.values()])
+    counts = {row.label: row.count for row in head.classes}
     rows = []
-    for name, difference in comparison.classes.items():
-        errors = [
-            f"{1 - run.class_accuracies[name][0]:.2%}"
-            if name in run.class_accuracies
-            else ""
-            for run in (base, head)
-        ]
-        fixed = sum(base.mistakes[i].label == name for i in comparison.fixed)
-        broken = sum(head.mistakes[i].label == name for i in comparison.broken)
-        p_value = format_p(difference.p_value)
-        images = f"{head.count_of_class(name):,}"
-        rows.append([name, images, *errors, str(fixed), str(broken), p_value])
-    header = ["class", "images", f"error rate, {base.name}", f"error rate, {head.name}"]
-    header += ["fixed", "broken", "p (McNemar, Holm)"]
-    return [Heading("Classes"), Table(header, rows)]
+    items = zip(comparison.classes.items(), p_values, strict=True)
+    for (name, difference), p_value in items:
+        sides = [[r.classes[name] for r in run.results] for run in (base, head)]
+        change = _format_change("accuracy", difference.value)
+        images = f"{counts[name]:,}"
+        p_value = format_p(p_value).removeprefix("= ")
+        rows.append([name, images, *map(_format, sides), change, p_value])
+    header = ["class", "images", f"accuracy, {base.name}", f"accuracy, {head.name}"]
+    return [
+        Heading("Classes, over seeds"),
+        Table([*header, "change", "p (Welch, Holm)"], rows),
+    ]
+
+
+def describe_confusions(base: Run, head: Run, comparison: Comparison) -> list[Block]:
+    """Returns the pairs of classes whose confusions changed most, head minus base."""
+    if comparison.outcome == "fail":
+        return []
+    changes = {
+        pair: number - base.confusion.get(pair, 0)
+        for pair, number in head.confusion.items()
+        if pair[0] != pair[1]
+    }
+    largest = sorted(changes.items(), key=lambda item: -abs(item[1]))[:MAX_CONFUSIONS]
+    rows = [
+        [f"{pair[0]} as {pair[1]}", str(n - change), str(n), f"{change:+d}"]
+        for (pair, change), n in ((c, head.confusion[c[0]]) for c in largest)
+        if change
+    ]
+    header = ["confusion", base.name, head.name, "change"]
+    return [Details("Largest changes of confusion", [Table(header, rows)])]
 
 
 def describe_images(base: Run, head: Run, comparison: Comparison) -> list[Block]:
-    """Lists newly broken and fixed images, the most confident mistakes first."""
+    """Shows newly broken and fixed images, the most confident mistakes first."""
     blocks = []
     for title, indices, run, predictions in (
         ("broken", comparison.broken, head, lambda m: (m.label, m.predicted)),
@@ -204,7 +228,7 @@ def describe_images(base: Run, head: Run, comparison: Comparison) -> list[Block]
         shown = shown[:MAX_IMAGES]
         rows = [
             [
-                str(index),
+                thumbnail(run, index),
                 run.mistakes[index].label,
                 *predictions(run.mistakes[index]),
                 format_confidence(run.mistakes[index].confidence),
@@ -219,8 +243,34 @@ def describe_images(base: Run, head: Run, comparison: Comparison) -> list[Block]
     return blocks
 
 
-def _format_change(metric: str, change: float) -> str:
+def thumbnail(run: Run, index: int) -> Picture | str:
+    """Returns a misclassified image, cut from the run's sprite, with its index."""
+    number = list(run.mistakes).index(index)
+    if run.sprite is None or number >= MAX_SPRITE_IMAGES:
+        return str(index)
+    sprite = Image.open(io.BytesIO(run.sprite))
+    width = sprite.width // SPRITE_COLUMNS
+    num_rows = math.ceil(min(len(run.mistakes), MAX_SPRITE_IMAGES) / SPRITE_COLUMNS)
+    height = sprite.height // num_rows
+    left, top = width * (number % SPRITE_COLUMNS), height * (number // SPRITE_COLUMNS)
+    file = io.BytesIO()
+    sprite.crop((left, top, left + width, top + height)).save(file, "png")
+    return Picture(file.getvalue(), str(index))
+
+
+def _format(value: float | list[float] | None) -> str:
+    """Returns a value, or the mean and standard deviation of several."""
+    values = np.atleast_1d([] if value is None else value)
+    if len(values) < 2:
+        return "".join(f"{v:.4f}" for v in values)
+    summary = summarize(values)
+    return f"{summary.mean:.4f} ± {summary.sd:.4f}"
+
+
+def _format_change(metric: str, change: float | str) -> str:
     """Returns a change with an arrow, and whether it is better or worse."""
+    if change == "":
+        return ""
     if abs(change) < 0.00005:
         return "="
     text = f"{change:+.4f} {'↑' if change > 0 else '↓'}"

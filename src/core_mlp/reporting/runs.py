@@ -1,4 +1,4 @@
-"""Results of a run as Git has them, and the differences between two runs."""
+"""Results of a run as Git has them, and the comparison of two runs."""
 
 import csv
 import hashlib
@@ -8,38 +8,36 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
+from core_mlp.evaluation.metrics import CalibrationBin, ClassAccuracy
 from core_mlp.pipeline.metadata import first_problem
 from core_mlp.pipeline.stage import InputError
-from core_mlp.reporting import significance
+from core_mlp.reporting.significance import Difference, difference_of_means
 
 # Metrics that report, gate and model card need.
 METRICS = {
     "train_epochs",
+    "validation_accuracy",
     "test_accuracy",
     "test_accuracy_low",
     "test_accuracy_high",
     "test_loss",
     "test_calibration_error",
 }
-HISTORY = (
-    *("epoch", "train_loss", "validation_loss"),
-    *("train_accuracy", "validation_accuracy"),
-)
-TEST_SPLIT = "data/tfrecords/test"
 # Metrics and plots are rounded.
 TOLERANCE = 1e-5
 
 
 class SeedRun(BaseModel):
-    """Metrics on the test split, trained with one seed."""
+    """Result of one seed: metrics, and test accuracy by class."""
 
     seed: int
     metrics: dict[str, float]
+    classes: dict[str, float] = {}
 
 
 class Seeds(BaseModel):
@@ -49,9 +47,28 @@ class Seeds(BaseModel):
     runs: Annotated[list[SeedRun], Field(min_length=2)]
 
 
-class Mistake(NamedTuple):
-    """A misclassified image: its actual and predicted class, and the confidence."""
+class Epoch(NamedTuple):
+    """A row of plots/history.csv."""
 
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    train_accuracy: float
+    validation_accuracy: float
+
+
+class Confusion(NamedTuple):
+    """A row of plots/confusion.csv."""
+
+    actual: str
+    predicted: str
+    count: int
+
+
+class Mistake(NamedTuple):
+    """A row of plots/mistakes.csv: a misclassified image by its index in the split."""
+
+    index: int
     label: str
     predicted: str
     confidence: float
@@ -62,25 +79,30 @@ class Run(NamedTuple):
 
     Attributes:
       metrics: Content of metrics/train.json and metrics/evaluate.json.
-      history: Columns of plots/history.csv.
       confusion: Number of images of each pair of actual and predicted class.
-      class_accuracies: Accuracy of each class and its 95 % interval.
       mistakes: Misclassified images by their index in the test split.
-      test_split: Hash of the test split; None in a revision that does not record it.
+      sprite: PNG of the misclassified images, if there is one.
+      test_split: Hash of the test split.
       inputs: Hashes of the code and data that training, export and evaluation read.
     """
 
     name: str
     params: dict[str, Any]
     metrics: dict[str, float]
-    history: dict[str, list[float]]
-    class_names: list[str]
+    history: list[Epoch]
     confusion: dict[tuple[str, str], int]
-    class_accuracies: dict[str, tuple[float, float, float]]
+    classes: list[ClassAccuracy]
+    calibration: list[CalibrationBin]
     mistakes: dict[int, Mistake]
-    test_split: str | None
+    sprite: bytes | None
+    test_split: str
     seeds: Seeds | None
     inputs: dict[str, str]
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of the labels."""
+        return list(dict.fromkeys(actual for actual, _ in self.confusion))
 
     @property
     def count(self) -> int:
@@ -95,41 +117,100 @@ class Run(NamedTuple):
         return hashlib.sha256(facts.encode()).hexdigest()[:16]
 
     @property
-    def has_own_seeds(self) -> bool:
-        """Whether metrics/seeds.json is from these settings."""
-        return self.seeds is not None and self.seeds.identity == self.identity
+    def results(self) -> list[SeedRun]:
+        """Results of all seeds, where metrics/seeds.json is of these settings."""
+        if self.seeds and self.seeds.identity == self.identity:
+            return self.seeds.runs
+        classes = {row.label: row.accuracy for row in self.classes}
+        seed = self.params.get("seed", 0)
+        return [SeedRun(seed=seed, metrics=self.metrics, classes=classes)]
 
-    def count_of_class(self, name: str) -> int:
-        """Returns the number of test images of a class."""
-        return sum(n for (actual, _), n in self.confusion.items() if actual == name)
+    def has_results_of(self, other: "Run") -> bool:
+        """Returns whether parameters, metrics and mistakes are the same."""
+        keys = ("params", "metrics", "mistakes", "test_split")
+        return all(getattr(self, key) == getattr(other, key) for key in keys)
 
 
 class Comparison(NamedTuple):
-    """Two runs compared image by image, overall and by class.
+    """Two runs on the same test images.
 
     Attributes:
+      obstacle: Why nothing can be said about the settings, if so.
+      outcome: What the gate makes of that.
+      metrics: Difference of the settings by metric, over seeds.
+      classes: Difference of the settings in test accuracy by class, over seeds.
       fixed: Indices of the images that only the new model classifies correctly.
       broken: Indices of the images that only the old model classifies correctly.
     """
 
+    obstacle: str | None
+    outcome: Literal["pass", "fail", "investigate"]
+    metrics: dict[str, Difference]
+    classes: dict[str, Difference]
     fixed: list[int]
     broken: list[int]
-    accuracy: significance.Difference
-    classes: dict[str, significance.Difference]
 
 
-def read_run(revision: str | None) -> Run:
+def compare(base: Run, head: Run) -> Comparison:
+    """Compares the settings of two runs over seeds, and the models by image."""
+    old, new = base.results, head.results
+    if base.test_split != head.test_split:
+        obstacle = (
+            f"they were tested on different images: {base.name} on {base.count:,} of "
+            f"{base.params['dataset']}, {head.name} on {head.count:,} of "
+            f"{head.params['dataset']}"
+        )
+        return Comparison(obstacle, "fail", {}, {}, [], [])
+    fixed = sorted(base.mistakes.keys() - head.mistakes.keys())
+    broken = sorted(head.mistakes.keys() - base.mistakes.keys())
+    if base.has_results_of(head):
+        obstacle = "no result changed"
+        return Comparison(obstacle, "pass", {}, {}, fixed, broken)
+    if base.identity == head.identity:
+        obstacle = "both have the same settings, so any difference is noise"
+        return Comparison(obstacle, "pass", {}, {}, fixed, broken)
+    if len(old) == len(new) == 1:
+        obstacle = (
+            "each side has one seed, which says nothing about the noise of training; "
+            "run core-mlp seeds 20 on one side, better on both"
+        )
+        return Comparison(obstacle, "investigate", {}, {}, fixed, broken)
+    return Comparison(None, "pass", *compare_seeds(old, new), fixed, broken)
+
+
+def compare_seeds(
+    old: list[SeedRun], new: list[SeedRun]
+) -> tuple[dict[str, Difference], dict[str, Difference]]:
+    """Compares two settings over seeds, by metric and by class."""
+
+    def differences(old: list[dict], new: list[dict]) -> dict[str, Difference]:
+        keys = [key for key in new[0] if all(key in result for result in [*old, *new])]
+        columns = (([r[key] for r in old], [r[key] for r in new]) for key in keys)
+        return {
+            key: difference_of_means(*column)
+            for key, column in zip(keys, columns, strict=True)
+        }
+
+    metrics = differences([r.metrics for r in old], [r.metrics for r in new])
+    # A class has outliers too often for a single seed to be compared with others.
+    if 1 in (len(old), len(new)):
+        return metrics, {}
+    return metrics, differences([r.classes for r in old], [r.classes for r in new])
+
+
+def read_run(revision: str | None, name: str | None = None) -> Run:
     """Reads a run.
 
     Args:
       revision: A Git revision or the name of an experiment; None for the workspace.
+      name: Its name in messages.
 
     Raises:
       InputError: If there is no such revision, or a file is missing, corrupt, or from
         another run than the others.
     """
-    read = _reader(revision)
-    name = revision or "workspace"
+    read = reader(revision)
+    name = name or revision or "workspace"
     name = name[:8] if re.fullmatch("[0-9a-f]{40}", name) else name
 
     def parse(path: str, parser: Callable[[str], Any], *, required: bool = True) -> Any:
@@ -139,7 +220,7 @@ def read_run(revision: str | None) -> Run:
                 raise InputError(f"{name}: {path} is missing")
             return None
         try:
-            return parser(content)
+            return parser(content.decode("utf-8"))
         # Whatever the parsers raise, the file is to blame.
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
@@ -148,19 +229,22 @@ def read_run(revision: str | None) -> Run:
             problem = " ".join(problem.split())
             raise InputError(f"{name}: {path} is corrupt: {problem}") from error
 
-    locked_params, inputs = parse("dvc.lock", _parse_lock)
-    confusion = parse("plots/confusion.csv", _parse_confusion)
+    def rows(file: str, row_type: type) -> list:
+        return parse(f"plots/{file}.csv", lambda text: _parse_rows(text, row_type))
+
+    locked_params, inputs, test_split = parse("dvc.lock", _parse_lock)
     run = Run(
         name=name,
         params=parse("params.yaml", lambda text: dict(_load_yaml(text))),
         metrics=parse("metrics/train.json", _parse_metrics)
         | parse("metrics/evaluate.json", _parse_metrics),
-        history=parse("plots/history.csv", _parse_history),
-        class_names=list(dict.fromkeys(actual for actual, _ in confusion)),
-        confusion=confusion,
-        class_accuracies=parse("plots/per_class.csv", _parse_class_accuracies),
-        mistakes=parse("plots/mistakes.csv", _parse_mistakes),
-        test_split=inputs.get(TEST_SPLIT),
+        history=rows("history", Epoch),
+        confusion={row[:2]: row.count for row in rows("confusion", Confusion)},
+        classes=rows("per_class", ClassAccuracy),
+        calibration=rows("calibration", CalibrationBin),
+        mistakes={row.index: row for row in rows("mistakes", Mistake)},
+        sprite=read("plots/mistakes_sprite.png"),
+        test_split=test_split,
         seeds=parse("metrics/seeds.json", Seeds.model_validate_json, required=False),
         inputs=inputs,
     )
@@ -172,10 +256,11 @@ def read_run(revision: str | None) -> Run:
                 f"{name}: params.yaml has another {key} than the run that its results "
                 "are from: run `dvc repro` first"
             )
-    num_wrong = sum(n for (actual, guess), n in confusion.items() if actual != guess)
+    num_wrong = sum(n for (actual, p), n in run.confusion.items() if actual != p)
+    accuracy = 1 - num_wrong / run.count
     if (
         len(run.mistakes) != num_wrong
-        or abs(run.metrics["test_accuracy"] - (1 - num_wrong / run.count)) > TOLERANCE
+        or abs(run.metrics["test_accuracy"] - accuracy) > TOLERANCE
     ):
         raise InputError(
             f"{name}: metrics/evaluate.json, plots/confusion.csv and "
@@ -184,55 +269,9 @@ def read_run(revision: str | None) -> Run:
     return run
 
 
-def why_not_comparable(base: Run, head: Run) -> str | None:
-    """Returns why two runs cannot be compared image by image, or None if they can."""
-    for run in (base, head):
-        if run.test_split is None:
-            return f"{run.name} does not record which images it was tested on"
-    if base.test_split != head.test_split:
-        return (
-            f"they were tested on different images: {base.name} on {base.count:,} of "
-            f"{base.params['dataset']}, {head.name} on {head.count:,} of "
-            f"{head.params['dataset']}"
-        )
-    return None
-
-
-def compare(base: Run, head: Run) -> Comparison:
-    """Compares the predictions of two runs on the same images."""
-    fixed = sorted(base.mistakes.keys() - head.mistakes.keys())
-    broken = sorted(head.mistakes.keys() - base.mistakes.keys())
-
-    def count(indices: list[int], run: Run, name: str) -> int:
-        return sum(run.mistakes[index].label == name for index in indices)
-
-    classes = {
-        name: significance.paired_difference(
-            count(fixed, base, name),
-            count(broken, head, name),
-            max(1, head.count_of_class(name)),
-        )
-        for name in head.class_names
-    }
-    adjusted = significance.adjust_p_values([d.p_value for d in classes.values()])
-    return Comparison(
-        fixed,
-        broken,
-        significance.paired_difference(len(fixed), len(broken), head.count),
-        {
-            name: difference._replace(p_value=p_value)
-            for (name, difference), p_value in zip(
-                classes.items(), adjusted, strict=True
-            )
-        },
-    )
-
-
-def git(*arguments: str) -> str | None:
+def git(*arguments: str) -> bytes | None:
     """Returns what a Git command prints, or None if it fails."""
-    result = subprocess.run(
-        ["git", *arguments], capture_output=True, encoding="utf-8", check=False
-    )
+    result = subprocess.run(["git", *arguments], capture_output=True, check=False)
     return result.stdout if result.returncode == 0 else None
 
 
@@ -248,25 +287,29 @@ def resolve(revision: str) -> str:
     # DVC keeps an experiment as refs/exps/BA/SELINE/NAME.
     experiments = f"refs/exps/*/*/{revision}"
     commits = (
-        commit or git("for-each-ref", "--format=%(objectname)", experiments) or ""
+        commit or git("for-each-ref", "--format=%(objectname)", experiments) or b""
     ).split()
     if not commits:
         raise InputError(f"{revision}: no such revision or experiment")
     if len(commits) > 1:
         raise InputError(f"{revision}: several experiments have this name")
-    return commits[0]
+    return commits[0].decode()
 
 
-def _reader(revision: str | None) -> Callable[[str], str | None]:
-    """Returns a function from a path to its text, or to None if there is no file."""
+def reader(revision: str | None) -> Callable[[str], bytes | None]:
+    """Returns a function from a path to its content, or to None if there is no file.
+
+    Args:
+      revision: A Git revision or the name of an experiment; None for the workspace.
+    """
     if revision is None:
-        return lambda p: Path(p).read_text("utf-8") if Path(p).exists() else None
+        return lambda path: Path(path).read_bytes() if Path(path).exists() else None
     commit = resolve(revision)
     return lambda path: git("show", f"{commit}:{path}")
 
 
-def _parse_lock(text: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Returns the parameters of all stages, and the hashes of code and data."""
+def _parse_lock(text: str) -> tuple[dict[str, Any], dict[str, str], str]:
+    """Returns parameters, hashes of code and data, and that of the test split."""
     stages = _load_yaml(text)["stages"]
     params = {
         key: value
@@ -279,37 +322,21 @@ def _parse_lock(text: str) -> tuple[dict[str, Any], dict[str, str]]:
         for dep in stages[stage]["deps"]
         if not dep["path"].startswith("models/")  # These differ from seed to seed.
     }
-    return params, inputs
+    return params, inputs, inputs["data/tfrecords/test"]
 
 
-def _rows(text: str) -> list[dict[str, str]]:
-    if rows := list(csv.DictReader(io.StringIO(text), strict=True)):
-        return rows
-    raise ValueError("no rows")
+def _parse_rows(text: str, row_type: type) -> list:
+    """Returns the rows of a CSV as named tuples; further columns are ignored."""
+    rows = csv.DictReader(io.StringIO(text), strict=True)
+    fields = row_type._fields
+    if missing := set(fields).difference(rows.fieldnames or ()):
+        raise ValueError(f"no column {min(missing)}")
+    adapter = TypeAdapter(list[row_type])
+    return adapter.validate_python([{key: row[key] for key in fields} for row in rows])
 
 
 def _parse_metrics(text: str) -> dict[str, float]:
     return TypeAdapter(dict[str, float]).validate_json(text)
-
-
-def _parse_history(text: str) -> dict[str, list[float]]:
-    return {key: [float(row[key]) for row in _rows(text)] for key in HISTORY}
-
-
-def _parse_confusion(text: str) -> dict[tuple[str, str], int]:
-    return {(r["actual"], r["predicted"]): int(r["count"]) for r in _rows(text)}
-
-
-def _parse_class_accuracies(text: str) -> dict[str, tuple[float, float, float]]:
-    columns = ("accuracy", "low", "high")
-    return {r["label"]: tuple(float(r[c]) for c in columns) for r in _rows(text)}
-
-
-def _parse_mistakes(text: str) -> dict[int, Mistake]:
-    return {
-        int(r["index"]): Mistake(r["label"], r["predicted"], float(r["confidence"]))
-        for r in csv.DictReader(io.StringIO(text), strict=True)
-    }
 
 
 def _load_yaml(text: str) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def compare_outputs(base: str) -> None:
         raise InputError(f"{len(problems)} of {len(old)} outputs are not as in {base}")
 
 
-def _files(lock: str) -> Iterator[tuple[str, str]]:
+def _files(lock: str | bytes) -> Iterator[tuple[str, str]]:
     """Yields path and MD5 of each output, and of each file of a folder."""
     for stage in YAML(typ="safe", pure=True).load(lock)["stages"].values():
         for out in stage["outs"]:

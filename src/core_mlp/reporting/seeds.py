@@ -16,7 +16,10 @@ from core_mlp.reporting import significance
 from core_mlp.reporting.runs import Seeds, read_run
 
 PATH = Path("metrics/seeds.json")
-METRICS = ("test_accuracy", "test_loss", "test_calibration_error")
+METRICS = (
+    *("validation_accuracy", "test_accuracy"),
+    *("test_loss", "test_calibration_error"),
+)
 
 
 def run_seeds(number: int, *, replace: bool = False) -> None:
@@ -51,8 +54,9 @@ def run_seeds(number: int, *, replace: bool = False) -> None:
         tqdm.write(f"seed {seed}: test accuracy {accuracy:.4f}")
     if len({result.identity for result in runs}) > 1:
         raise InputError("the code changed between the experiments")
+    results = [result.results[0] for result in runs]
     summaries = {
-        name: significance.summarize([result.metrics[name] for result in runs])
+        name: significance.summarize([result.metrics[name] for result in results])
         for name in METRICS
     }
     write_json(
@@ -62,10 +66,11 @@ def run_seeds(number: int, *, replace: bool = False) -> None:
             "summary": {name: s._asdict() for name, s in summaries.items()},
             "runs": [
                 {
-                    "seed": result.params["seed"],
+                    "seed": result.seed,
                     "metrics": {name: result.metrics[name] for name in METRICS},
+                    "classes": result.classes,
                 }
-                for result in runs
+                for result in results
             ],
         },
     )

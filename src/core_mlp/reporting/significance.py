@@ -1,10 +1,11 @@
-"""Significance tests for two classifiers; NumPy and SciPy only.
+"""Is a difference more than noise? Statistics over seeds, with SciPy only.
 
-Both classified the same test examples. An example that only the new one classifies
-correctly is *fixed*, one that only the old one does is *broken*; the others carry no
-information about the difference.
+Training with another seed is another draw from the same distribution, so two settings
+are compared by the means over their seeds. On how many images two models differ says
+nothing about that.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,19 +14,8 @@ from scipy import stats
 
 from core_mlp.evaluation.metrics import CONFIDENCE_LEVEL
 
-
-class Difference(NamedTuple):
-    """New minus old, the ends of its 95 % interval, and a two-sided p-value."""
-
-    value: float
-    low: float
-    high: float
-    p_value: float
-
-    @property
-    def is_significant(self) -> bool:
-        """Whether the p-value is below 0.05."""
-        return self.p_value < 1 - CONFIDENCE_LEVEL
+POWER = 0.8
+MAX_SEEDS = 1000
 
 
 class Summary(NamedTuple):
@@ -37,36 +27,105 @@ class Summary(NamedTuple):
     high: float
 
 
-def paired_difference(num_fixed: int, num_broken: int, count: int) -> Difference:
-    """Compares two accuracies on the same examples, by McNemar's exact test.
+class Difference(NamedTuple):
+    """Difference of two means, new minus old, and how well it is known.
 
-    The interval is Agresti and Min's: Wald's, with half an example added to each of the
-    four cells (both correct, fixed, broken, both wrong). Unlike Wald's own it is
-    accurate when few examples differ. Near zero, test and interval may disagree.
+    Attributes:
+      value: The difference.
+      error: Its standard error; 0 if no seed differs from another, which tells nothing.
+      df: Degrees of freedom of the t distribution.
+      sd: Standard deviation of one seed's result, of both sides pooled.
+    """
 
-    >>> paired_difference(0, 0, 100).p_value
-    1.0
+    value: float
+    error: float
+    df: float
+    sd: float
 
-    Args:
-      num_fixed: Examples that only the new classifier has correct.
-      num_broken: Examples that only the old classifier has correct.
-      count: All examples.
+    def interval(self, level: float = CONFIDENCE_LEVEL) -> tuple[float, float]:
+        """Returns the ends of the t interval."""
+        if not self.error:
+            return -math.inf, math.inf
+        half_width = stats.t.ppf((1 + level) / 2, self.df) * self.error
+        return self.value - half_width, self.value + half_width
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided p-value of no true difference."""
+        return 2 * min(self.p_below(0.0), 1 - self.p_below(0.0))
+
+    def p_below(self, threshold: float) -> float:
+        """Returns the one-sided p-value of a true difference of `threshold` or more."""
+        if not self.error:
+            return 0.5
+        return float(stats.t.cdf((self.value - threshold) / self.error, self.df))
+
+    @property
+    def detectable(self) -> float:
+        """Smallest true difference that would be significant in 80 % of repetitions.
+
+        References:
+          Bloom, 1995: Minimum detectable effects.
+        """
+        if not self.error:
+            return math.inf
+        quantiles = stats.t.ppf([(1 + CONFIDENCE_LEVEL) / 2, POWER], self.df)
+        return float(sum(quantiles) * self.error)
+
+    def verdict(self, margin: float) -> str:
+        """Returns "better", "worse", "equivalent" within a margin, or "not decided"."""
+        low, high = self.interval()
+        if low > 0 or high < 0:
+            return "better" if low > 0 else "worse"
+        return "equivalent" if -margin < low and high < margin else "not decided"
+
+    def seeds_to_decide(self, margin: float) -> int | None:
+        """Returns how many seeds a side would decide, if this is the true difference.
+
+        None stands for more than a thousand.
+        """
+        number = np.arange(2, MAX_SEEDS + 1)
+        quantile = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, 2 * number - 2)
+        half_width = quantile * self.sd * np.sqrt(2 / number)
+        value = abs(self.value)
+        decided = (value > half_width) | (value + half_width < margin)
+        return int(number[decided][0]) if self.sd and decided.any() else None
+
+
+def summarize(values: Sequence[float]) -> Summary:
+    """Summarizes a metric over at least two seeds."""
+    mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
+    quantile = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, len(values) - 1)
+    half_width = float(quantile) * sd / len(values) ** 0.5
+    return Summary(mean, sd, mean - half_width, mean + half_width)
+
+
+def difference_of_means(
+    old: Sequence[float], new: Sequence[float]
+) -> Difference | None:
+    """Compares a metric over seeds, by Welch's t test.
+
+    If one side has only one seed, the standard deviation of the other stands for both.
+    If both have only one, nothing is known about the noise, and the result is None.
 
     References:
-      McNemar, 1947: Note on the sampling error of the difference between correlated
-      proportions or percentages.
-      Agresti & Min, 2005: Simple improved confidence intervals for comparing matched
-      proportions.
+      Welch, 1947: The generalization of Student's problem when several different
+      population variances are involved.
     """
-    net, num_different = num_fixed - num_broken, num_fixed + num_broken
-    p_value = 1.0
-    if num_different:
-        p_value = float(stats.binomtest(num_fixed, num_different).pvalue)
-    total = count + 2
-    variance = (num_different + 1 - net**2 / total) / total**2
-    low, high = stats.norm.interval(CONFIDENCE_LEVEL, net / total, variance**0.5)
+    known = [np.var(values, ddof=1) for values in (old, new) if len(values) > 1]
+    if not known:
+        return None
+    variances = known * 2 if len(known) == 1 else known
+    parts = [v / len(values) for v, values in zip(variances, (old, new), strict=True)]
+    df = max(len(old), len(new)) - 1
+    if len(known) == 2 and sum(parts):
+        weights = [p**2 / (len(v) - 1) for p, v in zip(parts, (old, new), strict=True)]
+        df = sum(parts) ** 2 / sum(weights)
     return Difference(
-        net / count, max(-1.0, float(low)), min(1.0, float(high)), p_value
+        float(np.mean(new) - np.mean(old)),
+        float(sum(parts) ** 0.5),
+        float(df),
+        float(np.mean(variances) ** 0.5),
     )
 
 
@@ -84,31 +143,3 @@ def adjust_p_values(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(p_values))
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted.tolist()
-
-
-def summarize(values: Sequence[float]) -> Summary:
-    """Summarizes a metric over at least two seeds."""
-    mean, error = np.mean(values), stats.sem(values)
-    low, high = stats.t.interval(CONFIDENCE_LEVEL, len(values) - 1, mean, error)
-    return Summary(float(mean), float(np.std(values, ddof=1)), float(low), float(high))
-
-
-def difference_of_means(old: Sequence[float], new: Sequence[float]) -> Difference:
-    """Compares a metric over seeds, by Welch's t test.
-
-    If neither side varies, there is no noise and any difference is significant.
-
-    Args:
-      old: A value per seed, at least two.
-      new: A value per seed, at least two.
-
-    References:
-      Welch, 1947: The generalization of Student's problem when several different
-      population variances are involved.
-    """
-    value = float(np.mean(new) - np.mean(old))
-    if np.ptp(old) == np.ptp(new) == 0:
-        return Difference(value, value, value, float(value == 0))
-    test = stats.ttest_ind(new, old, equal_var=False)
-    low, high = test.confidence_interval(CONFIDENCE_LEVEL)
-    return Difference(value, float(low), float(high), float(test.pvalue))
