@@ -42,18 +42,33 @@ DEFAULT = {
     "PyTorch eager, bfloat16": ("pytorch", BFLOAT16, "torch"),
     "ceiling, bfloat16": ("ceiling", BFLOAT16, None),
 }
+AUGMENTED = Setting(is_augmented=True)
+AUGMENTATION = {
+    "ours": ("ours", Setting(), None),
+    "ours, augmented": ("ours", AUGMENTED, None),
+    "Keras fit, augmented": ("keras", AUGMENTED, None),
+    "PyTorch compile, fused Adam, augmented": ("pytorch_compile", AUGMENTED, "torch"),
+}
 LARGE = (2500, 2000, 1500, 1000, 500)
 OTHERS = {
     "batch 32": Setting(num_images=12_800, batch_size=32),
-    "batch 128": Setting(),
     "batch 1024": Setting(batch_size=1024),
     "2500-2000-1500-1000-500-10": Setting(num_images=6_400, hidden_sizes=LARGE),
+}
+GROUPS = {
+    "batch 128": DEFAULT,
+    "augmented": AUGMENTATION,
+    **{
+        name: {"ours": ("ours", setting, None), "Keras fit": ("keras", setting, None)}
+        for name, setting in OTHERS.items()
+    },
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=GROUPS, help="one group of contenders")
     parser.add_argument("--summary", action="store_true")
     arguments = parser.parse_args()
     rounds = arguments.rounds
@@ -62,17 +77,12 @@ def main() -> None:
             print_call(path)
         return
     results = {"machine": describe_machine(), "rounds": rounds}
-    results["batch 128"] = time_in_turns(
-        {name: entry for name, entry in DEFAULT.items() if _is_installed(entry[2])},
-        rounds,
-    )
-    for name, setting in OTHERS.items():
-        if name not in results:
-            pair = {
-                "ours": ("ours", setting, None),
-                "Keras fit": ("keras", setting, None),
+    for name, contenders_of_group in GROUPS.items():
+        if arguments.only in (None, name):
+            installed = {
+                k: v for k, v in contenders_of_group.items() if _is_installed(v[2])
             }
-            results[name] = time_in_turns(pair, rounds)
+            results[name] = time_in_turns(installed, rounds)
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / time.strftime("%Y-%m-%d-%H%M.json")
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -142,8 +152,9 @@ def print_call(path: Path) -> None:
     """Prints the tables of one call."""
     results = json.loads(path.read_text(encoding="utf-8"))
     print(f"\n{path.name}: {results['machine']}")
-    for name in OTHERS:
-        print_table(name, results[name])
+    for name in GROUPS:
+        if name in results:
+            print_table(name, results[name])
 
 
 def print_table(title: str, rates: dict[str, list[float]]) -> None:
@@ -151,6 +162,7 @@ def print_table(title: str, rates: dict[str, list[float]]) -> None:
     print(f"\n| {title} | images/s | ours to it | range |\n|---|---|---|---|")
     for name, values in rates.items():
         base = rates["ours, bfloat16" if "bfloat16" in name else "ours"]
+        base = rates.get("ours, augmented", base)
         ratios = sorted(a / b for a, b in zip(base, values, strict=True))
         rate, ratio = statistics.median(values), statistics.median(ratios)
         ends = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"

@@ -7,6 +7,7 @@ images that were scaled before the clock starts.
 """
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ VALIDATION_SIZE = 10_000
 NUM_CLASSES = 10
 LEARNING_RATE = 1e-3
 EPSILON = 1e-7
+DISTORTIONS = {"rotation": 15.0, "scale": 0.15, "shear": 0.2, "shift": 2.0}
 
 
 class Setting(NamedTuple):
@@ -29,12 +31,15 @@ class Setting(NamedTuple):
       batch_size: Images per step.
       hidden_sizes: Units of each hidden layer.
       precision: Type of the factors of matrix products.
+      is_augmented: Whether the images are distorted, by rotation, scale, shear and
+        shift, which every contender has.
     """
 
     num_images: int = 50_000
     batch_size: int = 128
     hidden_sizes: tuple[int, ...] = (700, 500)
     precision: str = "float32"
+    is_augmented: bool = False
 
     @property
     def layer_sizes(self) -> list[int]:
@@ -73,13 +78,17 @@ def time_epochs(setting: Setting, run_epoch: Callable[[], None]) -> Iterator[flo
 
 def ours(setting: Setting) -> Iterator[float]:
     """Yields the rates that the train stage reports, of images in memory."""
+    import tensorflow as tf
+
     from core_mlp.training.input_pipeline import epoch_permutation
 
     examples = _examples(setting)
-    return _train_ours(
-        setting,
-        lambda epoch: [(examples, epoch_permutation(setting.num_images, [0, epoch]))],
-    )
+
+    def epoch_data(epoch):
+        order = epoch_permutation(setting.num_images, [0, epoch])
+        return [(examples, order, tf.constant([0, epoch]))]
+
+    return _train_ours(setting, epoch_data)
 
 
 def ours_streaming(setting: Setting) -> Iterator[float]:
@@ -103,9 +112,10 @@ def _examples(setting: Setting):
 def _train_ours(setting: Setting, epoch_data: Callable) -> Iterator[float]:
     import tensorflow as tf
 
+    from core_mlp.pipeline.params import TrainParams
     from core_mlp.training import loop
     from core_mlp.training.model import MLP
-    from core_mlp.training.optimizers import Adam
+    from core_mlp.training.optimizers import build_optimizer
 
     loop.set_up_device()
     model = MLP(
@@ -114,15 +124,23 @@ def _train_ours(setting: Setting, epoch_data: Callable) -> Iterator[float]:
         compute_dtype=tf.as_dtype(setting.precision),
         seed=0,
     )
-    adam = Adam(model.trainable_variables, learning_rate=LEARNING_RATE, epsilon=EPSILON)
-    for metrics in loop.train(
-        model,
-        adam,
-        epoch_data,
-        _examples(setting._replace(num_images=1000)),
-        epochs=itertools.count(1),
+    p = TrainParams(
+        seed=0,
+        hidden_sizes=list(setting.hidden_sizes),
         batch_size=setting.batch_size,
-    ):
+        epochs=100_000,
+        learning_rate=LEARNING_RATE,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=EPSILON,
+        precision=setting.precision,
+        memory_budget=4096,
+        augmentation=DISTORTIONS if setting.is_augmented else {},
+    )
+    models = loop.Models(model, model, model)
+    optimizer = build_optimizer(model, model, p, setting.num_images)
+    validation = _examples(setting._replace(num_images=1000))
+    for metrics in loop.train(models, optimizer, epoch_data, validation, [], p):
         yield metrics.images_per_second
 
 
@@ -142,9 +160,21 @@ def keras(setting: Setting) -> Iterator[float]:
     import keras
 
     images, labels = read_scaled(setting)
+    augmentation = []
+    if setting.is_augmented:
+        layers = keras.layers
+        augmentation = [
+            layers.Reshape([28, 28, 1]),
+            layers.RandomRotation(15 / 360, fill_mode="nearest"),
+            layers.RandomZoom(0.15, 0.15, fill_mode="nearest"),
+            layers.RandomShear(0.2, fill_mode="nearest"),
+            layers.RandomTranslation(2 / 28, 2 / 28, fill_mode="nearest"),
+            layers.Flatten(),
+        ]
     model = keras.Sequential(
         [
             keras.Input([784]),
+            *augmentation,
             *(keras.layers.Dense(n, activation="relu") for n in setting.hidden_sizes),
             keras.layers.Dense(NUM_CLASSES),
         ]
@@ -174,7 +204,28 @@ def pytorch(
     adam = torch.optim.Adam(
         model.parameters(), lr=LEARNING_RATE, eps=EPSILON, fused=fused
     )
-    forward = torch.compile(model) if with_compile else model
+
+    def distort(inputs):
+        draws = 2 * torch.rand(7, len(inputs)) - 1
+        angle = math.radians(15) * draws[0]
+        scale_y, scale_x = 1 + 0.15 * draws[1], 1 + 0.15 * draws[2]
+        cos, sin = torch.cos(angle), torch.sin(angle)
+        shift = 2 / 14 * draws[4:6]  # affine_grid's unit is half of the width.
+        rows = [
+            torch.stack([scale_x * cos, scale_x * (0.2 * draws[3] - sin), shift[0]], 1),
+            torch.stack([scale_y * sin, scale_y * cos, shift[1]], 1),
+        ]
+        shape = [len(inputs), 1, 28, 28]
+        grid = nn.functional.affine_grid(torch.stack(rows, 1), shape, False)
+        sampled = nn.functional.grid_sample(
+            inputs.reshape(shape), grid, padding_mode="border", align_corners=False
+        )
+        return sampled.flatten(1)
+
+    def forward(inputs):
+        return model(distort(inputs) if setting.is_augmented else inputs)
+
+    forward = torch.compile(forward) if with_compile else forward
     with_autocast = setting.precision == "bfloat16"
 
     def run_epoch():

@@ -1,8 +1,8 @@
 """Hold out validation images and write every split as TFRecords.
 
-Reads data/raw/ and the parameter validation_size. Writes data/tfrecords/train/,
-data/tfrecords/validation/, data/tfrecords/test/, plots/label_distribution.csv and
-plots/examples.png.
+Reads data/raw/ and the parameters augmentation, validation_size. Writes
+data/tfrecords/train/, data/tfrecords/validation/, data/tfrecords/test/,
+plots/label_distribution.csv and plots/examples.png.
 """
 
 from pathlib import Path
@@ -16,6 +16,7 @@ from core_mlp.pipeline import params
 from core_mlp.pipeline.files import atomic_output, write_csv
 from core_mlp.pipeline.stage import InputError, run_stage
 from core_mlp.sources import arrays
+from core_mlp.training.augmentation import add_draws
 
 RAW = Path("data/raw")
 TFRECORDS = Path("data/tfrecords")
@@ -23,9 +24,9 @@ PLOTS = Path("plots")
 
 
 def main() -> None:
-    size = params.load_params(params.PreprocessParams).validation_size
+    p = params.load_params(params.PreprocessParams)
     info, images, labels = arrays.read_arrays(RAW / "train")
-    _, test_images, test_labels = arrays.read_arrays(RAW / "test")
+    names, size = info.class_names, p.validation_size
     if size >= info.num_examples:
         raise InputError(
             f"{params.PATH}: validation_size = {size}: at most "
@@ -35,25 +36,24 @@ def main() -> None:
     splits = {
         "train": (images[size:], labels[size:]),
         "validation": (images[:size], labels[:size]),
-        "test": (test_images, test_labels),
+        "test": arrays.read_arrays(RAW / "test")[1:],
     }
     label_counts = []
     for split, (split_images, split_labels) in splits.items():
         with atomic_output(TFRECORDS / split, tf.errors.OpError) as partial:
             tfrecords.write_split(partial, split_images, split_labels, info)
-        counts = np.bincount(split_labels, minlength=len(info.class_names))
-        rows = zip(info.class_names, counts, strict=True)
-        label_counts += [(split, *row) for row in rows]
+        counts = np.bincount(split_labels, minlength=len(names))
+        label_counts += [(split, *row) for row in zip(names, counts, strict=True)]
         print(f"{split}: {len(split_labels):,} images")
-    write_csv(
-        PLOTS / "label_distribution.csv", ["split", "label", "count"], label_counts
-    )
-    plots.draw_examples(
-        PLOTS / "examples.png",
-        images[size : size + plots.NUM_EXAMPLES],
-        [info.class_names[label] for label in labels[size : size + plots.NUM_EXAMPLES]],
-        title=f"Training images of {info.dataset}",
-    )
+    columns = ["split", "label", "count"]
+    write_csv(PLOTS / "label_distribution.csv", columns, label_counts)
+    shown = slice(size, size + plots.NUM_EXAMPLES)
+    examples, titles = images[shown], [names[n] for n in labels[shown]]
+    title = f"Training images of {info.dataset}"
+    if p.augmentation.is_on:
+        examples, titles = add_draws(examples, titles, p.augmentation.model_dump())
+        title += ", each with eight random distortions"
+    plots.draw_examples(PLOTS / "examples.png", examples, titles, title)
 
 
 if __name__ == "__main__":

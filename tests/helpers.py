@@ -13,7 +13,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from core_mlp.pipeline.params import Params
+from core_mlp.pipeline.params import Params, TrainParams
 
 ROOT = Path(__file__).parent.parent
 TEST_PARAMS = Path(__file__).parent / "params.yaml"
@@ -40,10 +40,16 @@ def write_params(folder: Path, **changes) -> None:
     (folder / "params.yaml").write_text(text)
 
 
+def train_params(**changes) -> TrainParams:
+    """Returns the tests' own parameters of train, with some changed."""
+    values = Params(**yaml.safe_load(TEST_PARAMS.read_text())).model_dump() | changes
+    return TrainParams(**{key: values[key] for key in TrainParams.model_fields})
+
+
 def with_one_other_value(stage_params):
     """Yields copies of a stage's parameters; in each, another one has another value."""
     for key, value in stage_params.model_dump().items():
-        for candidate in (0.5, 7, "bfloat16", "mnist", [9]):
+        for candidate in (0.5, 7, "bfloat16", "cosine", "mnist", [9], {"shift": 1.0}):
             changed = stage_params.model_dump() | {key: candidate}
             with contextlib.suppress(ValidationError):
                 if candidate != value:

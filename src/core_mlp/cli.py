@@ -37,6 +37,10 @@ def main() -> None:
     seeds.add_argument(
         "--replace", action="store_true", help="even results of more seeds"
     )
+    recipe = commands.add_parser("recipe", help="run tested parameters from recipes/")
+    recipe.add_argument("name", help="name of the recipe, such as mnist_fast")
+    recipe.add_argument("--queue", action="store_true", help="queue it instead")
+    recipe.add_argument("--seeds", type=int, metavar="N", help="run the seeds 1 to N")
     push = commands.add_parser("push", help="push results and DVC's whole run cache")
     push.add_argument("--remote", help="name of the DVC remote; default: its default")
     arguments = parser.parse_args()
@@ -58,6 +62,12 @@ def main() -> None:
                 from core_mlp.reporting.same import compare_outputs
 
                 compare_outputs(arguments.base)
+            case "recipe":
+                from core_mlp.reporting.recipes import run_recipe
+
+                run_recipe(
+                    arguments.name, queue=arguments.queue, num_seeds=arguments.seeds
+                )
             case "push":
                 from core_mlp.reporting.sharing import push_runs
 

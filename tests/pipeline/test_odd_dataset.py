@@ -9,6 +9,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from helpers import STAGES, copy_repository, run, run_stages, write_params
 
+from core_mlp.pipeline.files import write_csv
+
 CLASS_NAMES = ["Übergröße, rot", "a|b", "<b>bold</b>", "two  spaces & $x$"]
 SHAPE = (16, 20, 3)
 NUM_TRAIN, NUM_TEST = 1500, 101
@@ -45,7 +47,7 @@ class OddPictures(tfds.core.GeneratorBasedBuilder):
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """A repository in which all stages have run on it, in bfloat16, streaming."""
+    """A repository in which all stages have run: bfloat16, streaming, augmented."""
     folder = copy_repository(tmp_path_factory.mktemp("odd"))
     write_params(
         folder,
@@ -55,6 +57,7 @@ def repository(tmp_path_factory):
         memory_budget=1,
         batch_size=97,
         epochs=3,
+        augmentation={"shift": 1.0, "elastic": 0.5, "horizontal_flip": True},
     )
     run_stages(folder, *STAGES)
     run("dvc", "commit", "--quiet", "--force", *STAGES, cwd=folder)
@@ -95,6 +98,13 @@ def test_its_saved_model_answers(repository):
 def test_report_and_model_card_show_its_names_as_text(repository):
     run("git", "add", "--all", cwd=repository)
     run("git", "commit", "--quiet", "--message", "Odd", cwd=repository)
+    # As if another model had made other mistakes.
+    mistakes = [
+        (10_000 + n, CLASS_NAMES[n % 4], CLASS_NAMES[n % 4 - 1], 0.5)
+        for n, _ in enumerate(rows(repository, "mistakes.csv"))
+    ]
+    header = ("index", "label", "predicted", "confidence")
+    write_csv(repository / "plots/mistakes.csv", header, mistakes)
     run("core-mlp", "report", "HEAD", cwd=repository)
 
     for name in ("report.md", "MODEL_CARD.md"):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import with_one_other_value, write_params
+from helpers import run_stages, with_one_other_value, write_params
+from matplotlib.image import imread
 
 from core_mlp.data import tfrecords
 from core_mlp.pipeline import params, stage
@@ -184,6 +185,55 @@ def test_the_history_is_written_after_each_epoch(digits, monkeypatch):
     # A header, and a line for each epoch before.
     assert seen == [0, 2, 3]
     assert json.loads((digits / "metrics/train.json").read_text())["train_epochs"] == 3
+
+
+RECIPE = {
+    "epochs": 5,
+    "schedule": "cosine",
+    "ema_decay": 0.9,
+    "patience": 3,
+    "augmentation": {"rotation": 10.0, "shift": 1.0, "elastic": 0.5},
+}
+
+
+@pytest.mark.parametrize("memory_budget", [4096, 0], ids=["resident", "streaming"])
+def test_a_recipe_resumes_with_the_same_bytes(digits, monkeypatch, memory_budget):
+    epoch_data = train.input_pipeline.epoch_data
+    monkeypatch.setattr(
+        train.input_pipeline,
+        "epoch_data",
+        lambda *arguments: epoch_data(*arguments[:-1], memory_budget),
+    )
+    write_params(digits, **RECIPE)
+    train.main()
+    names = ("models/checkpoint/variables.data-00000-of-00001", "plots/history.csv")
+    expected = [(digits / name).read_bytes() for name in names]
+    save_state = resume.save_state
+
+    def save_and_stop(path, modules, history):
+        save_state(path, modules, history)
+        if len(history) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resume, "save_state", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train.main()
+    train.main()
+
+    assert [(digits / name).read_bytes() for name in names] == expected
+
+
+def test_examples_show_what_augmentation_draws(digits):
+    run_stages(digits, "preprocess")
+    plain = imread(digits / "plots/examples.png").shape
+    write_params(digits, **RECIPE)
+
+    run_stages(digits, "preprocess")
+
+    height, width, _ = imread(digits / "plots/examples.png").shape
+    assert height > 2 * plain[0]
+    assert width > 2 * plain[1]
 
 
 def test_the_seed_and_the_epoch_decide_the_order(digits, monkeypatch):

@@ -5,13 +5,14 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import train_params
 
 from core_mlp.data.images import normalize_images
 from core_mlp.pipeline.stage import InputError
 from core_mlp.training import loop
 from core_mlp.training.input_pipeline import Examples, epoch_permutation
 from core_mlp.training.model import MLP
-from core_mlp.training.optimizers import Adam
+from core_mlp.training.optimizers import Adam, Averaging
 
 
 class StepRecorder(tf.Module):
@@ -56,19 +57,21 @@ def new_model_and_optimizer(learning_rate=1e-3):
     return model, Adam(model.trainable_variables, learning_rate=learning_rate)
 
 
-def train(model, optimizer, examples, **changes):
-    settings = {"epochs": range(1, 3), "batch_size": 16} | changes
+def train(model, optimizer, examples, *, evaluated=None, kept=None, **changes):
+    p = train_params(**({"epochs": 2, "batch_size": 16} | changes))
+    models = loop.Models(model, evaluated or model, kept or evaluated or model)
 
     def epoch_data(epoch):
-        yield examples, epoch_permutation(len(examples.labels), [7, epoch])
+        order = epoch_permutation(len(examples.labels), [7, epoch])
+        yield examples, order, tf.constant([7, epoch])
 
-    return list(loop.train(model, optimizer, epoch_data, examples, **settings))
+    return list(loop.train(models, optimizer, epoch_data, examples, [], p))
 
 
 def chunks_of(examples, *bounds):
     for start, end in itertools.pairwise(bounds):
         part = Examples(*(tensor[start:end] for tensor in examples))
-        yield part, tf.range(end - start)
+        yield part, tf.range(end - start), tf.constant([0, start])
 
 
 compiled_epoch = tf.function(loop.train_epoch, jit_compile=True)
@@ -163,7 +166,7 @@ def test_the_epoch_is_traced_once_with_a_short_last_batch_too():
     model = MLP(16, [32, 3], seed=1)
     optimizer = CountedAdam(model.trainable_variables)
 
-    train(model, optimizer, random_examples(40), epochs=range(1, 5))
+    train(model, optimizer, random_examples(40), epochs=4)
 
     assert optimizer.num_traces == 1
     assert optimizer.t == 12
@@ -203,7 +206,7 @@ def test_the_network_learns_32_images_by_heart():
     examples = random_examples(32)
     model, optimizer = new_model_and_optimizer(learning_rate=1e-2)
 
-    history = train(model, optimizer, examples, epochs=range(1, 151))
+    history = train(model, optimizer, examples, epochs=150)
 
     assert history[-1].validation_accuracy == 1.0
     assert history[-1].validation_loss < 0.05
@@ -232,12 +235,12 @@ def test_examples_in_parts_are_examples_at_once():
     def train_in_parts(*bounds):
         model, optimizer = new_model_and_optimizer()
         (metrics,) = loop.train(
-            model,
+            loop.Models(model, model, model),
             optimizer,
             lambda epoch: chunks_of(examples, *bounds),
             examples,
-            epochs=[1],
-            batch_size=16,
+            [],
+            train_params(epochs=1, batch_size=16),
         )
         return metrics[:-1]
 
@@ -251,9 +254,60 @@ def test_the_network_learns_in_bfloat16_too():
     model = MLP(16, [32, 3], compute_dtype=tf.bfloat16, seed=1)
     optimizer = Adam(model.trainable_variables, learning_rate=1e-2)
 
-    history = train(model, optimizer, examples, epochs=range(1, 151))
+    history = train(model, optimizer, examples, epochs=150)
 
     assert history[-1].validation_accuracy == 1.0
+
+
+STRENGTHS = {"rotation": 20.0, "shift": 0.5, "elastic": 0.3, "smoothness": 2.0}
+
+
+def test_augmentation_changes_the_training_images_and_not_the_evaluated_ones():
+    examples = random_examples(64)
+    histories = []
+    for strengths in ({}, STRENGTHS, STRENGTHS):
+        model, optimizer = new_model_and_optimizer(learning_rate=0.0 + 1e-30)
+        histories.append(train(model, optimizer, examples, augmentation=strengths))
+
+    plain, augmented, again = histories
+    for epoch in range(2):
+        # The weights hardly move: only the images that are trained on differ.
+        assert augmented[epoch].train_loss != plain[epoch].train_loss
+        assert augmented[epoch].validation_loss == plain[epoch].validation_loss
+    assert augmented[0].train_loss != augmented[1].train_loss
+    assert [m[:-1] for m in augmented] == [m[:-1] for m in again]
+
+
+def test_the_average_is_evaluated_and_the_best_epoch_kept():
+    examples = random_examples(64)
+    model, adam = new_model_and_optimizer(learning_rate=0.3)
+    averaged, kept = (MLP(16, [32, 3], seed=1) for _ in range(2))
+    optimizer = Averaging(adam, averaged.trainable_variables, 0.9)
+
+    history = train(
+        *(model, optimizer, examples),
+        evaluated=averaged,
+        kept=kept,
+        epochs=50,
+        patience=3,
+    )
+
+    accuracies = [metrics.validation_accuracy for metrics in history]
+    best = accuracies.index(max(accuracies))
+    assert len(history) == best + 4 < 50
+    loss, accuracy = compiled_evaluation(averaged, examples)
+    assert (float(loss), float(accuracy)) == (
+        history[-1].validation_loss,
+        accuracies[-1],
+    )
+    loss, accuracy = compiled_evaluation(kept, examples)
+    assert (float(loss), float(accuracy)) == (
+        history[best].validation_loss,
+        max(accuracies),
+    )
+    assert float(compiled_evaluation(model, examples)[0]) != history[-1].validation_loss
+    assert loop.kept_epoch(history, 3) is history[best]
+    assert loop.kept_epoch(history, 0) is history[-1]
 
 
 class Diverging(tf.Module):
@@ -274,17 +328,18 @@ class Diverging(tf.Module):
 @pytest.mark.parametrize("bounds", [(0, 40), (0, 16, 40)])
 def test_a_loss_that_is_not_finite_ends_the_training(bounds, last_step, epoch):
     examples = random_examples(40)
+    model = MLP(16, [3], seed=1)
     history = []
 
     with pytest.raises(InputError) as error:
         history.extend(
             loop.train(
-                MLP(16, [3], seed=1),
+                loop.Models(model, model, model),
                 Diverging(last_step),
                 lambda epoch: chunks_of(examples, *bounds),
                 examples,
-                epochs=[1, 2],
-                batch_size=16,
+                [],
+                train_params(epochs=2, batch_size=16),
             )
         )
     assert str(error.value) == (

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from core_mlp.training.optimizers import Adam, adam_update
+from core_mlp.training.optimizers import (
+    Adam,
+    Averaging,
+    adam_update,
+    cosine_schedule,
+)
 
 HYPERPARAMETERS = {
     "learning_rate": 0.01,
@@ -137,3 +142,47 @@ def test_adam_refuses_another_number_of_parameters():
 
     with pytest.raises(ValueError, match=r"zip\(\) argument 2 is longer"):
         optimizer.apply_gradients([tf.constant([1.0])], parameters)
+
+
+def test_the_cosine_schedule_by_hand():
+    rates = [
+        float(cosine_schedule(tf.constant(t), 1000)) for t in (1, 6, 11, 501, 1001)
+    ]
+
+    expected = [0.0, 0.5, (1 + np.cos(np.pi / 100)) / 2, 0.5, 0.0]
+    np.testing.assert_allclose(rates, expected, atol=1e-6)
+
+
+def test_the_schedule_scales_adams_steps():
+    gradient = [tf.constant([1.0])]
+    weights = [tf.Variable([0.0]) for _ in range(2)]
+    plain = Adam(weights[:1], 0.1)
+    scheduled = Adam(weights[1:], 0.1, schedule=lambda t: 1.0 / tf.cast(t, tf.float32))
+    steps = []
+    for _ in range(3):
+        before = [float(weight[0]) for weight in weights]
+        plain.apply_gradients(gradient, weights[:1])
+        scheduled.apply_gradients(gradient, weights[1:])
+        steps.append([b - float(w[0]) for b, w in zip(before, weights, strict=True)])
+
+    np.testing.assert_allclose(
+        [s[1] / s[0] for s in steps], [1, 1 / 2, 1 / 3], rtol=1e-5
+    )
+
+
+def test_the_average_agrees_with_float64_over_100_steps():
+    rng = np.random.default_rng(0)
+    weights = tf.Variable(rng.normal(size=3), dtype=tf.float32)
+    average = tf.Variable(weights)
+    optimizer = Averaging(Adam([weights], 0.1), [average], decay=0.9)
+    expected = weights.numpy().astype(np.float64)
+
+    for t in range(1, 101):
+        optimizer.apply_gradients(
+            [tf.constant(rng.normal(size=3), tf.float32)], [weights]
+        )
+        decay = min(0.9, t / (t + 9))
+        expected = decay * expected + (1 - decay) * weights.numpy()
+
+    np.testing.assert_allclose(average, expected, rtol=1e-5)
+    assert np.all(np.abs(average - weights) > 1e-3)

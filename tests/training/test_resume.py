@@ -26,10 +26,10 @@ HISTORY = [
 def test_a_state_is_restored_to_the_last_bit(tmp_path, capsys):
     path = tmp_path / "state.npz"
     steps = np.array(7, np.int64)
-    resume.save_state(path, Variables(np.float32(np.pi)), Variables(steps), HISTORY)
+    resume.save_state(path, [Variables(np.float32(np.pi)), Variables(steps)], HISTORY)
     model, optimizer = Variables(np.float32(0)), Variables(np.int64(0))
 
-    assert resume.restore_state(path, model, optimizer) == HISTORY
+    assert resume.restore_state(path, [model, optimizer]) == HISTORY
     assert model.all[0].numpy() == np.float32(np.pi)
     assert optimizer.all[0].numpy() == 7
     assert capsys.readouterr().out == f"Resuming after epoch 2, from {path}\n"
@@ -47,11 +47,11 @@ def test_a_state_is_restored_to_the_last_bit(tmp_path, capsys):
 def test_a_corrupt_state_is_reported_and_not_used(tmp_path, capsys, damage):
     path = tmp_path / "state.npz"
     weights = tf.random.stateless_normal([200], [0, 0])
-    resume.save_state(path, Variables(weights), NOTHING, HISTORY)
+    resume.save_state(path, [Variables(weights), NOTHING], HISTORY)
     path.write_bytes(damage(path.read_bytes()))
     model = Variables(tf.zeros([200]))
 
-    assert resume.restore_state(path, model, NOTHING) == []
+    assert resume.restore_state(path, [model, NOTHING]) == []
     assert "corrupt, training restarts from scratch" in capsys.readouterr().out
     assert not np.any(model.all[0].numpy())
 
@@ -60,7 +60,7 @@ def test_no_flipped_bit_gives_another_state(tmp_path, capsys):
     path = tmp_path / "state.npz"
     weights = tf.random.stateless_normal([9], [0, 0])
     history = HISTORY * 50
-    resume.save_state(path, Variables(weights), NOTHING, history)
+    resume.save_state(path, [Variables(weights), NOTHING], history)
     intact = path.read_bytes()
     num_refused = 0
     # Where the archive and the arrays state their lengths.
@@ -70,7 +70,7 @@ def test_no_flipped_bit_gives_another_state(tmp_path, capsys):
         path.write_bytes(content)
         model = Variables(tf.zeros([9]))
 
-        restored = resume.restore_state(path, model, NOTHING)
+        restored = resume.restore_state(path, [model, NOTHING])
 
         assert restored in ([], history), position
         np.testing.assert_array_equal(
@@ -83,9 +83,9 @@ def test_no_flipped_bit_gives_another_state(tmp_path, capsys):
 
 def test_a_state_of_another_network_is_not_used(tmp_path):
     path = tmp_path / "state.npz"
-    resume.save_state(path, Variables(tf.zeros([3])), NOTHING, HISTORY)
+    resume.save_state(path, [Variables(tf.zeros([3])), NOTHING], HISTORY)
 
-    assert resume.restore_state(path, Variables(tf.zeros([4])), NOTHING) == []
+    assert resume.restore_state(path, [Variables(tf.zeros([4])), NOTHING]) == []
 
 
 def test_a_state_is_deleted_when_its_training_has_finished():

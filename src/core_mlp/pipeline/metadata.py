@@ -1,5 +1,6 @@
 """Metadata passed between stages, as JSON files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -92,6 +93,12 @@ class NetworkInfo(Metadata):
     image_shape: ImageShape
     hidden_sizes: tuple[Size, ...]
     class_names: ClassNames
+
+    @classmethod
+    def of(cls, info: SplitInfo, hidden_sizes: Sequence[int]) -> Self:
+        """Describes the network for images of a split."""
+        shape, names = info.image_shape, info.class_names
+        return cls(image_shape=shape, hidden_sizes=hidden_sizes, class_names=names)
 
 
 def first_problem(error: ValidationError) -> str:

@@ -33,10 +33,28 @@ class FetchParams(StageParams):
     dataset: Annotated[str, Field(pattern=TFDS_NAME)]
 
 
+class AugmentationParams(StageParams):
+    """How strongly `training.augmentation.augment` distorts; 0 is not at all."""
+
+    rotation: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
+    scale: Annotated[float, Field(ge=0.0, le=0.9)] = 0.0
+    shear: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    shift: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.0
+    elastic: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
+    smoothness: Annotated[float, Field(ge=0.1, le=1000.0)] = 4.0
+    horizontal_flip: bool = False
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any image is changed."""
+        return any(self.model_dump(exclude={"smoothness"}).values())
+
+
 class PreprocessParams(StageParams):
     """Parameters of the preprocess stage."""
 
     validation_size: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    augmentation: AugmentationParams = AugmentationParams()
 
 
 class TrainParams(StageParams):
@@ -52,6 +70,10 @@ class TrainParams(StageParams):
     epsilon: PositiveFraction
     precision: Literal["float32", "bfloat16"]
     memory_budget: Annotated[int, Field(ge=1, le=2**20)]
+    schedule: Literal["constant", "cosine"] = "constant"
+    ema_decay: DecayRate = 0.0
+    patience: Annotated[int, Field(ge=0, le=100_000)] = 0
+    augmentation: AugmentationParams = AugmentationParams()
 
 
 class Params(TrainParams, PreprocessParams, FetchParams):

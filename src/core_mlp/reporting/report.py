@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from core_mlp.evaluation.metrics import CONFIDENCE_LEVEL
 from core_mlp.evaluation.plots import MAX_SPRITE_IMAGES, SPRITE_COLUMNS
 from core_mlp.pipeline.files import write_text
 from core_mlp.pipeline.stage import InputError
@@ -145,14 +146,21 @@ def describe_metrics(base: Run, head: Run, comparison: Comparison) -> list[Block
     rows = []
     for key in dict.fromkeys([*base.metrics, *head.metrics]):
         sides, interval = [base.metrics.get(key), head.metrics.get(key)], ""
+        is_known = False
         if difference := comparison.metrics.get(key):
+            is_known = difference.p_value < 1 - CONFIDENCE_LEVEL
             sides = [[r.metrics[key] for r in run.results] for run in (base, head)]
             low, high = difference.interval()
             interval = f"{low:+.4f} to {high:+.4f}"
         if key != "train_epochs":  # A parameter, unless training stopped early.
             change = "" if None in sides else np.mean(sides[1]) - np.mean(sides[0])
             rows.append(
-                [key, *map(_format, sides), _format_change(key, change), interval]
+                [
+                    key,
+                    *map(_format, sides),
+                    _format_change(key, change, is_known),
+                    interval,
+                ]
             )
     header = ["metric", base.name, head.name, "change", "95 % interval"]
     blocks = [Heading("Metrics"), Table(header, rows)]
@@ -187,7 +195,8 @@ def describe_classes(base: Run, head: Run, comparison: Comparison) -> list[Block
     items = zip(comparison.classes.items(), p_values, strict=True)
     for (name, difference), p_value in items:
         sides = [[r.classes[name] for r in run.results] for run in (base, head)]
-        change = _format_change("accuracy", difference.value)
+        is_known = p_value < 1 - CONFIDENCE_LEVEL
+        change = _format_change("accuracy", difference.value, is_known)
         images = f"{counts[name]:,}"
         p_value = format_p(p_value).removeprefix("= ")
         rows.append([name, images, *map(_format, sides), change, p_value])
@@ -267,14 +276,14 @@ def _format(value: float | list[float] | None) -> str:
     return f"{summary.mean:.4f} ± {summary.sd:.4f}"
 
 
-def _format_change(metric: str, change: float | str) -> str:
-    """Returns a change with an arrow, and whether it is better or worse."""
+def _format_change(metric: str, change: float | str, is_known: bool) -> str:
+    """Returns a change with an arrow; if it is no noise, says "better" or "worse"."""
     if change == "":
         return ""
     if abs(change) < 0.00005:
         return "="
     text = f"{change:+.4f} {'↑' if change > 0 else '↓'}"
     upwards = IMPROVES_UPWARDS.get(metric.rsplit("_", maxsplit=1)[-1])
-    if upwards is None:
+    if upwards is None or not is_known:
         return text
     return f"{text} {'better' if (change > 0) == upwards else 'worse'}"

@@ -235,7 +235,7 @@ def read_run(revision: str | None, name: str | None = None) -> Run:
     locked_params, inputs, test_split = parse("dvc.lock", _parse_lock)
     run = Run(
         name=name,
-        params=parse("params.yaml", lambda text: dict(_load_yaml(text))),
+        params=parse("params.yaml", lambda text: flatten(_load_yaml(text))),
         metrics=parse("metrics/train.json", _parse_metrics)
         | parse("metrics/evaluate.json", _parse_metrics),
         history=rows("history", Epoch),
@@ -308,6 +308,21 @@ def reader(revision: str | None) -> Callable[[str], bytes | None]:
     return lambda path: git("show", f"{commit}:{path}")
 
 
+def flatten(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the parameters with those of a group as GROUP.KEY.
+
+    >>> flatten({"a": 1, "b": {"c": 2, "d": 3}})
+    {'a': 1, 'b.c': 2, 'b.d': 3}
+    """
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{k}": v for k, v in flatten(value).items()}
+        else:
+            flat[key] = value
+    return flat
+
+
 def _parse_lock(text: str) -> tuple[dict[str, Any], dict[str, str], str]:
     """Returns parameters, hashes of code and data, and that of the test split."""
     stages = _load_yaml(text)["stages"]
@@ -322,7 +337,7 @@ def _parse_lock(text: str) -> tuple[dict[str, Any], dict[str, str], str]:
         for dep in stages[stage]["deps"]
         if not dep["path"].startswith("models/")  # These differ from seed to seed.
     }
-    return params, inputs, inputs["data/tfrecords/test"]
+    return flatten(params), inputs, inputs["data/tfrecords/test"]
 
 
 def _parse_rows(text: str, row_type: type) -> list:

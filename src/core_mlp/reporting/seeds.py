@@ -6,6 +6,7 @@ the sampling noise of the test images, for one model.
 
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -22,14 +23,22 @@ METRICS = (
 )
 
 
-def run_seeds(number: int, *, replace: bool = False) -> None:
-    """Runs the seeds 1 to `number`, and writes metrics/seeds.json.
+def run_seeds(
+    number: int,
+    path: Path = PATH,
+    settings: Sequence[str] = (),
+    *,
+    replace: bool = False,
+) -> None:
+    """Runs the seeds 1 to `number`, and writes their results.
 
     The file has mean, standard deviation and 95 % t interval of each metric, and the
     result of each seed.
 
     Args:
       number: Number of seeds.
+      path: The JSON file to write.
+      settings: Arguments of `dvc exp run`, for other parameters than params.yaml has.
       replace: Whether results of more seeds may be replaced.
 
     Raises:
@@ -37,17 +46,17 @@ def run_seeds(number: int, *, replace: bool = False) -> None:
     """
     if number < 2:
         raise InputError(f"{number} seeds: at least 2 are needed for a spread")
-    if PATH.exists() and not replace:
-        existing = len(Seeds.model_validate_json(PATH.read_bytes()).runs)
+    if path.exists() and not replace:
+        existing = len(Seeds.model_validate_json(path.read_bytes()).runs)
         if existing > number:
             raise InputError(
-                f"{PATH} has {existing} seeds, of these settings or others: to replace "
+                f"{path} has {existing} seeds, of these settings or others: to replace "
                 f"them by {number}, add --replace"
             )
     runs = []
     for seed in tqdm(range(1, number + 1), unit="seed", disable=None):
         # In a copy; what DVC has run before comes from its run cache.
-        output = _run("dvc", "exp", "run", "--temp", "--set-param", f"seed={seed}")
+        output = _run("dvc", "exp", "run", "--temp", *settings, "-S", f"seed={seed}")
         name = re.search(r"Ran experiment\(s\): (\S+)", output)[1]
         runs.append(read_run(name))
         accuracy = runs[-1].metrics["test_accuracy"]
@@ -60,7 +69,7 @@ def run_seeds(number: int, *, replace: bool = False) -> None:
         for name in METRICS
     }
     write_json(
-        PATH,
+        path,
         {
             "identity": runs[0].identity,
             "summary": {name: s._asdict() for name, s in summaries.items()},
@@ -74,7 +83,7 @@ def run_seeds(number: int, *, replace: bool = False) -> None:
             ],
         },
     )
-    print(f"Wrote {PATH}: {number} seeds, mean ± sd (95 % t interval of the mean)")
+    print(f"Wrote {path}: {number} seeds, mean ± sd (95 % t interval of the mean)")
     for name, summary in summaries.items():
         print(
             f"  {name}: {summary.mean:.4f} ± {summary.sd:.4f} "

@@ -22,8 +22,8 @@ class Examples(NamedTuple):
 
 
 # From an epoch, counted from 1, to its examples, in one or more chunks, each with the
-# order in which to visit them.
-EpochData = Callable[[int], Iterable[tuple[Examples, tf.Tensor]]]
+# order in which to visit them and a seed, `[2]` int32, for what is drawn on the way.
+EpochData = Callable[[int], Iterable[tuple[Examples, tf.Tensor, tf.Tensor]]]
 
 
 def read_examples(folder: Path, info: SplitInfo) -> Examples:
@@ -48,7 +48,11 @@ def epoch_data(
     if info.num_examples * image_bytes <= budget:
         examples = read_examples(folder, info)
         return lambda epoch: [
-            (examples, epoch_permutation(info.num_examples, [seed, epoch]))
+            (
+                examples,
+                epoch_permutation(info.num_examples, [seed, epoch]),
+                tf.random.fold_in([seed, epoch], 0),
+            )
         ]
     print(
         f"Streaming {info.num_examples:,} images: they exceed memory_budget = "
@@ -56,16 +60,18 @@ def epoch_data(
     )
     num_batches = max(1, min(CHUNK_BYTES, budget // 8) // (image_bytes * batch_size))
 
-    def stream(epoch: int) -> Iterator[tuple[Examples, tf.Tensor]]:
-        for images, labels in tfrecords.stream_split(
+    def stream(epoch: int) -> Iterator[tuple[Examples, tf.Tensor, tf.Tensor]]:
+        chunks = tfrecords.stream_split(
             folder,
             info,
             chunk_size=num_batches * batch_size,
             buffer_size=max(1, budget // 2 // image_bytes),
             seed=[seed, epoch],
-        ):
-            examples = Examples(tf.constant(images), tf.constant(labels))
-            yield examples, tf.range(len(labels))
+        )
+        for number, chunk in enumerate(chunks):
+            examples = Examples(*map(tf.constant, chunk))
+            chunk_seed = tf.random.fold_in([seed, epoch], number)
+            yield examples, tf.range(len(examples.labels)), chunk_seed
 
     return stream
 

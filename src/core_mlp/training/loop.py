@@ -8,16 +8,21 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import tensorflow as tf
 from tqdm import tqdm
 
 from core_mlp.data.images import normalize_images
+from core_mlp.pipeline.params import TrainParams
 from core_mlp.pipeline.stage import InputError
+from core_mlp.training import augmentation
 from core_mlp.training.input_pipeline import EpochData, Examples, pad_to_batches
 
+# From images, `[B, H, W, C]` float32, and seed=, `[2]` int32, to other images.
+Augment = Callable[..., tf.Tensor]
 # Images per evaluation step; the result does not depend on it.
 EVALUATION_BATCH_SIZE = 1000
 
@@ -58,6 +63,20 @@ class EpochMetrics(NamedTuple):
         )
 
 
+class Models(NamedTuple):
+    """The same network in three roles, which may be one and the same.
+
+    Attributes:
+      trained: Gets the optimizer's steps.
+      evaluated: Has the averages of the trained weights, if they are averaged.
+      kept: Has the evaluated weights of the best epoch, with patience.
+    """
+
+    trained: tf.Module
+    evaluated: tf.Module
+    kept: tf.Module
+
+
 def set_up_device() -> str:
     """Makes TensorFlow deterministic; returns the name of the training device."""
     # Without, XLA:CPU copies weights in every step. Read when XLA first compiles.
@@ -96,7 +115,11 @@ def correct_predictions(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 
 def forward(
-    model: tf.Module, examples: Examples, indices: tf.Tensor, weights: tf.Tensor
+    model: tf.Module,
+    examples: Examples,
+    indices: tf.Tensor,
+    weights: tf.Tensor,
+    distort: Callable[[tf.Tensor], tf.Tensor] | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Applies a model to one batch.
 
@@ -105,12 +128,17 @@ def forward(
       examples: Images and labels.
       indices: `[B]` int32, the examples of the batch.
       weights: `[B]` float32, 0 for an example that does not count, else 1.
+      distort: Changes images, `[B, H, W, C]` float32, 0 to 1.
 
     Returns:
       Losses and correct predictions, each `[B]` float32 and multiplied by `weights`.
     """
     labels = tf.gather(examples.labels, indices)
-    logits = model(normalize_images(tf.gather(examples.images, indices)))
+    images = tf.gather(examples.images, indices)
+    inputs = normalize_images(images)
+    if distort:
+        inputs = tf.reshape(distort(tf.reshape(inputs, images.shape)), inputs.shape)
+    logits = model(inputs)
     losses = cross_entropy(labels, logits) * weights
     return losses, correct_predictions(labels, logits) * weights
 
@@ -121,6 +149,8 @@ def train_epoch(
     examples: Examples,
     order: tf.Tensor,
     batch_size: int,
+    seed: tf.Tensor | None = None,
+    augment: Augment | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Trains on every example once, in mini-batches.
 
@@ -133,6 +163,8 @@ def train_epoch(
       examples: Training examples.
       order: `[num_examples]` int32, a permutation.
       batch_size: Examples per step; the last step has the remainder.
+      seed: `[2]` int32, for augmentation.
+      augment: Distorts the images of a step at random; None for the images as they are.
 
     Returns:
       Sum of the losses and number of correct predictions, float64 scalars; each example
@@ -143,8 +175,11 @@ def train_epoch(
     loss_sum = tf.constant(0.0, tf.float64)
     num_correct = tf.constant(0.0, tf.float64)
     for step in tf.range(len(indices)):
+        distort = augment and partial(augment, seed=tf.random.fold_in(seed, step))
         with tf.GradientTape() as tape:
-            losses, correct = forward(model, examples, indices[step], weights[step])
+            losses, correct = forward(
+                model, examples, indices[step], weights[step], distort
+            )
             loss = tf.reduce_sum(losses) / tf.reduce_sum(weights[step])
         optimizer.apply_gradients(tape.gradient(loss, parameters), parameters)
         loss_sum += tf.cast(tf.reduce_sum(losses), tf.float64)
@@ -168,38 +203,45 @@ def evaluate(
 
 
 def show_progress(
-    history: Iterable[EpochMetrics], epochs: range
+    training: Iterable[EpochMetrics], num_trained: int, num_epochs: int
 ) -> Iterator[EpochMetrics]:
     """Prints each epoch's metrics as they come; adds a progress bar on a terminal."""
-    total = epochs.stop - 1
-    with tqdm(
-        total=total, initial=total - len(epochs), unit="epoch", disable=None
-    ) as bar:
-        for metrics in history:
+    with tqdm(total=num_epochs, initial=num_trained, unit="epoch", disable=None) as bar:
+        for metrics in training:
             yield metrics
-            epoch = f"Epoch {metrics.epoch:>{len(str(total))}}/{total}"
+            epoch = f"Epoch {metrics.epoch:>{len(str(num_epochs))}}/{num_epochs}"
             tqdm.write(f"{epoch}: {metrics}", file=sys.stdout)
             sys.stdout.flush()
             bar.update()
 
 
+def kept_epoch(history: Sequence[EpochMetrics], patience: int) -> EpochMetrics:
+    """Returns the epoch whose weights are kept: the last, or with patience the best.
+
+    The best is the first of those with the highest accuracy on validation.
+    """
+    if not patience:
+        return history[-1]
+    return max(history, key=lambda metrics: metrics.validation_accuracy)
+
+
 def train(
-    model: tf.Module,
+    models: Models,
     optimizer: tf.Module,
     epoch_data: EpochData,
     validation_examples: Examples,
-    epochs: Iterable[int],
-    batch_size: int,
+    history: list[EpochMetrics],
+    p: TrainParams,
 ) -> Iterator[EpochMetrics]:
     """Trains a model with XLA, and evaluates it after each epoch.
 
     Args:
-      model: The model.
-      optimizer: The optimizer.
+      models: What is trained, evaluated and kept.
+      optimizer: The optimizer of `models.trained`.
       epoch_data: From `input_pipeline.epoch_data`.
       validation_examples: The validation split.
-      epochs: The epochs to train, counted from 1; a resumed training starts later.
-      batch_size: Examples per step.
+      history: The metrics of the epochs so far; new ones are appended.
+      p: The parameters epochs, batch_size, patience and augmentation.
 
     Yields:
       The metrics of each epoch.
@@ -210,21 +252,38 @@ def train(
     compiled_epoch, compiled_evaluation = (
         tf.function(function, jit_compile=True) for function in (train_epoch, evaluate)
     )
-    for epoch in epochs:
+    augment = None
+    if p.augmentation.is_on:
+        augment = partial(augmentation.augment, **p.augmentation.model_dump())
+    for epoch in range(len(history) + 1, p.epochs + 1):
+        if p.patience and history:
+            num_since_best = epoch - 1 - kept_epoch(history, p.patience).epoch
+            if num_since_best >= p.patience:
+                return
         start = time.perf_counter()
         num_examples, loss_sum, num_correct = 0, 0.0, 0.0
-        for examples, order in epoch_data(epoch):
-            sums = compiled_epoch(model, optimizer, examples, order, batch_size)
+        for examples, order, seed in epoch_data(epoch):
+            sums = compiled_epoch(
+                models.trained, optimizer, examples, order, p.batch_size, seed, augment
+            )
             num_examples += len(order)
             # Tensors still, so that the next chunk is prepared while this one runs.
             loss_sum, num_correct = loss_sum + sums[0], num_correct + sums[1]
         train = float(loss_sum) / num_examples, float(num_correct) / num_examples
         seconds = time.perf_counter() - start
-        validation = tuple(map(float, compiled_evaluation(model, validation_examples)))
+        results = compiled_evaluation(models.evaluated, validation_examples)
+        validation = tuple(map(float, results))
         if not math.isfinite(train[0] + validation[0]):
             raise InputError(
                 f"training diverged: the loss of epoch {epoch} is not finite; try a "
                 "smaller learning_rate"
             )
         losses, accuracies = zip(train, validation, strict=True)
-        yield EpochMetrics(epoch, *losses, *accuracies, num_examples / seconds)
+        metrics = EpochMetrics(epoch, *losses, *accuracies, num_examples / seconds)
+        history.append(metrics)
+        if p.patience and kept_epoch(history, p.patience) is metrics:
+            for old, new in zip(
+                models.kept.variables, models.evaluated.variables, strict=True
+            ):
+                old.assign(new)
+        yield metrics

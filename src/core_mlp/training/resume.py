@@ -65,24 +65,22 @@ def exclusive_state(key: str) -> Iterator[Path]:
 
 
 def save_state(
-    path: Path, model: tf.Module, optimizer: tf.Module, history: Sequence[EpochMetrics]
+    path: Path, modules: Sequence[tf.Module], history: Sequence[EpochMetrics]
 ) -> None:
-    """Saves the variables of model and optimizer, and the metrics so far, as .npz."""
-    variables = [*model.variables, *optimizer.variables]
+    """Saves the variables of model, optimizer and so on, and the metrics, as .npz."""
+    variables = [variable for module in modules for variable in module.variables]
     arrays = [np.array(history), *(variable.numpy() for variable in variables)]
     with atomic_output(path) as partial:
         np.savez(partial, *arrays)
 
 
-def restore_state(
-    path: Path, model: tf.Module, optimizer: tf.Module
-) -> list[EpochMetrics]:
+def restore_state(path: Path, modules: Sequence[tf.Module]) -> list[EpochMetrics]:
     """Restores the saved state of a training run, if it exists and is intact.
 
     Returns:
       The metrics of the epochs so far; empty if training has to start from scratch.
     """
-    variables = [*model.variables, *optimizer.variables]
+    variables = [variable for module in modules for variable in module.variables]
     try:
         with zipfile.ZipFile(path) as file:
             # NumPy stops before the checksum, which is at the end.

@@ -1,0 +1,43 @@
+"""Recipes: tested sets of parameters in recipes/, run as experiments."""
+
+import json
+import shlex
+import subprocess
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from core_mlp.pipeline.stage import InputError
+from core_mlp.reporting.runs import flatten
+from core_mlp.reporting.seeds import run_seeds
+
+FOLDER = Path("recipes")
+
+
+def run_recipe(name: str, *, queue: bool, num_seeds: int | None) -> None:
+    """Runs the parameters of recipes/NAME.yaml as an experiment of DVC.
+
+    Args:
+      name: Name of the recipe.
+      queue: Whether to queue the experiment instead.
+      num_seeds: Runs so many seeds, and writes recipes/NAME.json, its evidence.
+
+    Raises:
+      InputError: If there is no such recipe, or the experiment fails.
+    """
+    path = FOLDER / f"{name}.yaml"
+    if not path.exists():
+        names = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
+        raise InputError(f"{name}: no such recipe; {FOLDER} has {names or 'none'}")
+    values = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
+    settings = []
+    for key, value in flatten(values).items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        settings += ["-S", f"{key}={text}"]
+    if num_seeds:
+        run_seeds(num_seeds, path.with_suffix(".json"), settings)
+        return
+    command = ["dvc", "exp", "run", *settings, *(["--queue"] if queue else [])]
+    print(shlex.join(command), flush=True)
+    if subprocess.run(command, check=False).returncode:
+        raise InputError(f"{name}: the experiment failed")
