@@ -14,10 +14,18 @@ from PIL import Image
 from scipy import stats
 
 from core_mlp.evaluation import plots
+from core_mlp.evaluation.metrics import ClassAccuracy
 from core_mlp.pipeline.stage import InputError
 from core_mlp.reporting import gate, model_card
-from core_mlp.reporting.document import Picture
-from core_mlp.reporting.report import thumbnail
+from core_mlp.reporting.document import Picture, to_markdown
+from core_mlp.reporting.report import (
+    describe_classes,
+    describe_confusions,
+    describe_images,
+    describe_metrics,
+    describe_verdict,
+    thumbnail,
+)
 from core_mlp.reporting.runs import (
     Comparison,
     Mistake,
@@ -221,6 +229,10 @@ def test_a_change_of_no_result_is_one_line(clone):
     text = (clone / "report.md").read_text()
     assert text == "## longer → longer: no result changed\n"
     assert report(clone, "main", "main", command="gate").stdout.count("no result") == 3
+    # Such as a new parameter whose default changes nothing.
+    head = read_run_in(clone, "longer")
+    other = head._replace(params=head.params | {"weight_decay": 0.0})
+    assert compare(head, other).obstacle == "no result changed"
 
 
 def test_other_test_images_are_not_compared(clone):
@@ -424,7 +436,54 @@ def with_seeds(run_, accuracies):
         for seed, accuracy in enumerate(accuracies)
     ]
     seeds = Seeds(identity=run_.identity, runs=results)
-    return run_._replace(seeds=seeds, metrics=run_.metrics | {"test_loss": 0.0})
+    metrics = run_.metrics | {"test_loss": float(accuracies[0])}
+    return run_._replace(seeds=seeds, metrics=metrics)
+
+
+def test_the_report_on_100_classes_fits_into_a_comment(good_run):
+    names = [f"a rather long name of a class, number {n}" for n in range(100)]
+    confusion = {(a, b): 50 if a == b else 1 for a in names for b in names}
+    sides = []
+    for epochs, shift in ((1, 0), (2, 5000)):
+        run_ = good_run._replace(
+            name="a-branch-with-a-long-name",
+            params={"epochs": epochs},
+            confusion=confusion,
+            classes=[ClassAccuracy(name, 0.5, 0.5, 149, 0.4, 0.6) for name in names],
+            mistakes={
+                n + shift: Mistake(n + shift, names[0], names[1], 0.5)
+                for n in range(99)
+            },
+        )
+        results = [
+            {
+                "seed": seed,
+                "metrics": {"test_accuracy": 0.5 + seed / 100},
+                "classes": dict.fromkeys(names, 0.5 + seed / 100),
+            }
+            for seed in range(5)
+        ]
+        sides.append(run_._replace(seeds=Seeds(identity=run_.identity, runs=results)))
+    comparison = compare(*sides)
+
+    blocks = [
+        *describe_verdict(*sides, comparison, 0.002),
+        *gate.describe(gate.check(RULES, sides[1], comparison), "edits"),
+        *(
+            block
+            for describe in (
+                describe_metrics,
+                describe_classes,
+                describe_confusions,
+                describe_images,
+            )
+            for block in describe(*sides, comparison)
+        ),
+    ]
+
+    text = to_markdown(blocks)
+    assert text.count(names[99]) == 1
+    assert len(text) < 65_536
 
 
 def test_a_failed_gate_ends_with_an_error_and_the_report_is_there(seeded):

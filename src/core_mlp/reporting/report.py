@@ -190,16 +190,16 @@ def describe_classes(base: Run, head: Run, comparison: Comparison) -> list[Block
     if not comparison.classes:
         return []
     p_values = adjust_p_values([d.p_value for d in comparison.classes.values()])
+    adjusted = dict(zip(comparison.classes, p_values, strict=True))
     counts = {row.label: row.count for row in head.classes}
     rows = []
-    items = zip(comparison.classes.items(), p_values, strict=True)
-    for (name, difference), p_value in items:
+    for name in filter(comparison.classes.get, head.class_names):
         sides = [[r.classes[name] for r in run.results] for run in (base, head)]
-        is_known = p_value < 1 - CONFIDENCE_LEVEL
-        change = _format_change("accuracy", difference.value, is_known)
-        images = f"{counts[name]:,}"
-        p_value = format_p(p_value).removeprefix("= ")
-        rows.append([name, images, *map(_format, sides), change, p_value])
+        is_known = adjusted[name] < 1 - CONFIDENCE_LEVEL
+        value = comparison.classes[name].value
+        change = _format_change("accuracy", value, is_known)
+        p_value = format_p(adjusted[name]).removeprefix("= ")
+        rows.append([name, f"{counts[name]:,}", *map(_format, sides), change, p_value])
     header = ["class", "images", f"accuracy, {base.name}", f"accuracy, {head.name}"]
     return [
         Heading("Classes, over seeds"),
