@@ -25,8 +25,9 @@ def main() -> None:
             )
         command.add_argument(
             "base",
-            nargs="?" if name == "report" else None,
-            help="revision or experiment to compare with",
+            nargs="?",
+            default="main",
+            help="revision or experiment to compare with; default: main",
         )
         if name != "same":
             command.add_argument(

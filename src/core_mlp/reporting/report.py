@@ -80,6 +80,8 @@ def write_report(base: str, head: str | None, *, with_gate: bool = False) -> Non
     print(to_text(verdict))
     for rule, outcome, reason in results:
         print(f"{outcome}: {rule}: {reason}")
+    if results and edits:
+        print(f"{edits}.")
     outcomes = {result.outcome for result in results}
     if "fail" in outcomes:
         failed = ", ".join(r.rule for r in results if r.outcome == "fail")
