@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from helpers import STAGES, copy_repository, run, run_stages, write_params
 
 from core_mlp.pipeline.files import write_csv
+from core_mlp.reporting.runs import Mistake
 
 CLASS_NAMES = ["Übergröße, rot", "a|b", "<b>bold</b>", "two  spaces & $x$"]
 SHAPE = (16, 20, 3)
@@ -98,13 +99,23 @@ def test_its_saved_model_answers(repository):
 def test_report_and_model_card_show_its_names_as_text(repository):
     run("git", "add", "--all", cwd=repository)
     run("git", "commit", "--quiet", "--message", "Odd", cwd=repository)
-    # As if another model had made other mistakes.
-    mistakes = [
-        (10_000 + n, CLASS_NAMES[n % 4], CLASS_NAMES[n % 4 - 1], 0.5)
-        for n, _ in enumerate(rows(repository, "mistakes.csv"))
-    ]
-    header = ("index", "label", "predicted", "confidence")
-    write_csv(repository / "plots/mistakes.csv", header, mistakes)
+    # As if another model had made one more mistake in each class.
+    confusion = rows(repository, "confusion.csv")
+    counts = {(r["actual"], r["predicted"]): int(r["count"]) for r in confusion}
+    mistakes = [tuple(row.values()) for row in rows(repository, "mistakes.csv")]
+    for n, name in enumerate(CLASS_NAMES):
+        counts[name, name] -= 1
+        counts[name, CLASS_NAMES[n - 1]] += 1
+        mistakes.append((10_000 + n, name, CLASS_NAMES[n - 1], 0.5))
+    plots = repository / "plots"
+    write_csv(
+        plots / "confusion.csv", confusion[0], [(*k, n) for k, n in counts.items()]
+    )
+    write_csv(plots / "mistakes.csv", Mistake._fields, mistakes)
+    path = repository / "metrics/evaluate.json"
+    metrics = json.loads(path.read_text())
+    metrics["test_accuracy"] = 1 - len(mistakes) / sum(counts.values())
+    path.write_text(json.dumps(metrics))
     run("core-mlp", "report", "HEAD", cwd=repository)
 
     for name in ("report.md", "MODEL_CARD.md"):
