@@ -23,7 +23,7 @@ NUM_SPLITS = 2000
 SIZES = [(20, 20), (10, 10), (5, 5), (20, 1)]
 
 
-def read(name: str) -> list:
+def read(name: str | Path) -> list:
     return Seeds.model_validate_json((FOLDER / name).read_bytes()).runs
 
 
@@ -82,7 +82,9 @@ def describe(old: list, new: list, margin: float) -> dict:
 
 def models_scored() -> int:
     """Returns how many models the test split has scored, as far as Git and we know."""
-    runs = [*read("default.json"), *read("epochs_20.json")]
+    recipes = sorted(Path("recipes").glob("*.json"))
+    names = ["default.json", "epochs_20.json", *map(Path.absolute, recipes)]
+    runs = [run for name in names for run in read(name)]
     results = {(run.metrics["test_accuracy"], run.metrics["test_loss"]) for run in runs}
     for path in ("metrics/evaluate.json", "metrics/seeds.json"):
         for commit in git("log", "--format=%H", "--", path).decode().split():
