@@ -36,7 +36,7 @@ def main() -> None:
     seeds = commands.add_parser("seeds", help="train with the seeds 1 to N")
     seeds.add_argument("number", type=int, metavar="N", help="number of seeds")
     seeds.add_argument(
-        "--replace", action="store_true", help="even results of more seeds"
+        "--replace", action="store_true", help="replace even the results of more seeds"
     )
     recipe = commands.add_parser("recipe", help="run tested parameters from recipes/")
     recipe.add_argument("name", help="name of the recipe, such as mnist_fast")

@@ -123,7 +123,7 @@ def test_the_verdict_compares_settings_over_seeds(seeded, head):
     assert (
         f"**Mean accuracy changed by {value:+.2f} points.** 95 % interval "
         f"{100 * low:+.2f} to {100 * high:+.2f}, Welch's t test over 4 and {len(new)} "
-        "seeds, p "
+        f"seed{'s' * (len(new) > 1)}, p "
     ) in text
     assert "| test\\_accuracy | 0.5150 ± 0.0129 | " in text
     assert "| epochs | 1 | 12 |" in text

@@ -108,7 +108,7 @@ def test_the_number_of_seeds_decides_and_one_less_does_not(value):
     number = Difference(value, 0.002, 8, SD).seeds_to_decide(0.002)
 
     for n, is_decided in ((number, True), (number - 1, False)):
-        known = Difference(value, SD * (2 / n) ** 0.5, 2 * n - 2, SD)
+        known = Difference(value, SD * (2 / n) ** 0.5, n - 1, SD)
         assert (known.verdict(0.002) != "not decided") == is_decided
 
 

@@ -112,12 +112,16 @@ def describe_verdict(
     sizes = [len(run.results) for run in (base, head)]
     text = (
         f"95 % interval {100 * low:+.2f} to {100 * high:+.2f}, Welch's t test over "
-        f"{sizes[0]} and {sizes[1]} seeds, p {format_p(difference.p_value)}. A true "
-        f"difference of {100 * difference.detectable:.2f} would be found in 80 % of "
-        "repetitions."
+        f"{sizes[0]} and {count(sizes[1], 'seed')}, p "
+        f"{format_p(difference.p_value)}. A true "
+        f"difference of {100 * difference.detectable:.2f} points would be found in "
+        "80 % of repetitions."
     )
     if 1 in sizes:
-        text += " The side with one seed is taken to vary as the other does."
+        text += (
+            " The side with one seed is taken to vary as the other does; if the change "
+            "makes training less stable, that is too little."
+        )
     if verdict == "equivalent":
         text += f" The interval is within the margin of {100 * margin:.2f} points."
     if verdict == "not decided":

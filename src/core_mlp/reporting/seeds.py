@@ -45,7 +45,7 @@ def run_seeds(
       InputError: If there are too few seeds, or an experiment fails.
     """
     if number < 2:
-        raise InputError(f"{number} seeds: at least 2 are needed for a spread")
+        raise InputError(f"N = {number}: a spread needs at least 2 seeds")
     if path.exists() and not replace:
         existing = len(Seeds.model_validate_json(path.read_bytes()).runs)
         if existing > number:

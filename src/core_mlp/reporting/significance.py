@@ -85,7 +85,8 @@ class Difference(NamedTuple):
         None stands for more than a thousand.
         """
         number = np.arange(2, MAX_SEEDS + 1)
-        quantile = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, 2 * number - 2)
+        # As if one side had all of the variance, the worst case of Welch's test.
+        quantile = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, number - 1)
         half_width = quantile * self.sd * np.sqrt(2 / number)
         value = abs(self.value)
         decided = (value > half_width) | (value + half_width < margin)

@@ -37,7 +37,9 @@ def write_sweep() -> None:
     pattern = f"refs/exps/{commit[:2]}/{commit[2:]}"
     refs = git("for-each-ref", "--format=%(refname)", pattern).decode().split()
     if not refs:
-        raise InputError(f"{commit[:8]}: no experiments; see docs/experiments.md")
+        raise InputError(
+            f"{commit[:8]}: no experiments belong to this commit, which they start from"
+        )
     runs = [read_run("HEAD"), *(read_run(ref, ref.split("/")[-1]) for ref in refs)]
     settings = defaultdict(list)
     for run in runs:
@@ -80,7 +82,7 @@ def _describe_selection(ranked: list[list[Run]]) -> str:
     number = len(ranked)
     text = (
         f"The best of {count(number, 'setting')} by validation accuracy. The test "
-        "images did not choose it, so its test accuracy is unbiased. "
+        "images did not choose it, so this choice does not bias its test accuracy. "
     )
     seeds = [run for group in ranked for run in group if len(run.results) > 1]
     if not seeds:
