@@ -183,6 +183,8 @@ def test_seeds_of_other_settings_say_nothing(seeded):
     head = read_run_in(seeded, "longer")
 
     assert len(head.results) == 5
+    assert head.own_result.metrics == head.metrics
+    assert head.own_result.metrics != head.results[0].metrics
     assert len(head._replace(params=head.params | {"epochs": 13}).results) == 1
     assert len(head._replace(params=head.params | {"seed": 13}).results) == 5
     for path in ("data/tfrecords/train", "src/core_mlp/training"):
@@ -658,3 +660,7 @@ def test_seeds_are_run_and_summarized(workspace):
     assert seeds["runs"][0]["classes"].keys() == {str(digit) for digit in range(10)}
     assert len(read_run_in(workspace, None).results) == 2
     assert run("git", "diff", "--", "params.yaml", cwd=workspace) == ""
+    # Again, where the experiments start with these results.
+    commit_all(workspace, "Seeds")
+    run("core-mlp", "seeds", "2", cwd=workspace)
+    assert json.loads((workspace / "metrics/seeds.json").read_text()) == seeds

@@ -119,8 +119,8 @@ def describe_verdict(
     )
     if 1 in sizes:
         text += (
-            " The side with one seed is taken to vary as the other does; if the change "
-            "makes training less stable, that is too little."
+            " This assumes that both sides vary equally from seed to seed; if the "
+            "change makes training less stable, the interval is too narrow."
         )
     if verdict == "equivalent":
         text += f" The interval is within the margin of {100 * margin:.2f} points."

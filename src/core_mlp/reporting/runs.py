@@ -121,9 +121,14 @@ class Run(NamedTuple):
         """Results of all seeds, where metrics/seeds.json is of these settings."""
         if self.seeds and self.seeds.identity == self.identity:
             return self.seeds.runs
+        return [self.own_result]
+
+    @property
+    def own_result(self) -> SeedRun:
+        """Result of this run alone."""
         classes = {row.label: row.accuracy for row in self.classes}
         seed = self.params.get("seed", 0)
-        return [SeedRun(seed=seed, metrics=self.metrics, classes=classes)]
+        return SeedRun(seed=seed, metrics=self.metrics, classes=classes)
 
     def has_results_of(self, other: "Run") -> bool:
         """Returns whether metrics and mistakes are the same, to the last digit."""

@@ -63,7 +63,8 @@ def run_seeds(
         tqdm.write(f"seed {seed}: test accuracy {accuracy:.4f}")
     if len({result.identity for result in runs}) > 1:
         raise InputError("the code changed between the experiments")
-    results = [result.results[0] for result in runs]
+    # Not those in the metrics/seeds.json that an experiment starts with.
+    results = [run.own_result for run in runs]
     summaries = {
         name: significance.summarize([result.metrics[name] for result in results])
         for name in METRICS
