@@ -15,6 +15,7 @@ from core_mlp.reporting import gate
 from core_mlp.reporting.runs import Comparison, Seeds, compare_seeds, git
 from core_mlp.reporting.significance import (
     adjust_p_values,
+    difference_of_means,
     summarize,
 )
 
@@ -37,7 +38,7 @@ def summary(runs: list) -> dict:
 
 
 def compare(old: list, new: list) -> Comparison:
-    return Comparison(None, "pass", *compare_seeds(old, new), [], [])
+    return Comparison("compared", "", *compare_seeds(old, new), [], [])
 
 
 def error_rates(runs: list, sizes: tuple[int, int], rules: gate.Gate) -> dict:
@@ -64,6 +65,20 @@ def error_rates(runs: list, sizes: tuple[int, int], rules: gate.Gate) -> dict:
         worst = min(results, key=("fail", "investigate", "pass").index)
         outcomes[worst] += 1
     counts |= {f"gate: {outcome}": number for outcome, number in outcomes.items()}
+    return {name: round(number / NUM_SPLITS, 4) for name, number in counts.items()}
+
+
+def unequal_spread(old: int, new: int, ratio: float, margin: float) -> dict:
+    """Simulates two settings of one mean, of which the new one varies more or less."""
+    rng = np.random.default_rng(0)
+    counts = {"better or worse": 0, "gate: fail": 0}
+    sd = summarize(accuracies(read("default.json"))).sd
+    for _ in range(NUM_SPLITS):
+        low, high = difference_of_means(
+            rng.normal(0.0, sd, old), rng.normal(0.0, ratio * sd, new)
+        ).interval()
+        counts["better or worse"] += low > 0 or high < 0
+        counts["gate: fail"] += high < -margin
     return {name: round(number / NUM_SPLITS, 4) for name, number in counts.items()}
 
 
@@ -108,6 +123,13 @@ def main() -> None:
         "same setting": {
             f"{old} seeds against {new}": error_rates(default, (old, new), rules)
             for old, new in SIZES
+        },
+        "equal means, 20 seeds against others": {
+            f"{new} seed(s), spread times {ratio}": unequal_spread(
+                20, new, ratio, margin
+            )
+            for new in (1, 2, 3, 5, 20)
+            for ratio in (0.5, 1, 2, 3)
         },
         "epochs 20 against default": describe(default[:20], longer, margin),
         "correlation of test accuracy at equal seeds": round(pairs[0, 1], 4),

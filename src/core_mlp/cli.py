@@ -39,7 +39,9 @@ def main() -> None:
         "--replace", action="store_true", help="replace even the results of more seeds"
     )
     recipe = commands.add_parser("recipe", help="run tested parameters from recipes/")
-    recipe.add_argument("name", help="name of the recipe, such as mnist_fast")
+    recipe.add_argument(
+        "name", nargs="?", default="", help="name of the recipe; without, lists all"
+    )
     recipe.add_argument("--queue", action="store_true", help="queue it instead")
     recipe.add_argument("--seeds", type=int, metavar="N", help="run the seeds 1 to N")
     push = commands.add_parser("push", help="push results and DVC's whole run cache")

@@ -42,7 +42,7 @@ def test_an_unknown_recipe_is_one_line(workspace):
     result = try_to_run("core-mlp", "recipe", "mnist_fats", cwd=workspace)
 
     assert result.returncode == 1
-    assert result.stdout.startswith("error: mnist_fats: no such recipe; recipes has ")
+    assert result.stdout.startswith("error: no recipe 'mnist_fats'; recipes/ has ")
     assert "mnist_fast" in result.stdout
     assert len(result.stdout.splitlines()) == 1
 

@@ -29,7 +29,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG and its text, as a block or as a cell; Markdown has the text only."""
+    """A PNG and its text, as a block or as a cell, of which Markdown has the text."""
 
     png: bytes
     text: str
@@ -55,7 +55,9 @@ Block = Heading | Paragraph | Picture | Table | Details
 
 
 def to_markdown(blocks: Sequence[Block], *, with_pictures: bool = False) -> str:
-    """Renders blocks as GitHub's Markdown."""
+    """Renders blocks as GitHub's Markdown, which shows no picture of its own."""
+    if not with_pictures:
+        blocks = [block for block in blocks if not isinstance(block, Picture)]
     return "\n\n".join(_render(block, with_pictures) for block in blocks) + "\n"
 
 

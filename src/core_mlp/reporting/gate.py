@@ -14,6 +14,13 @@ from core_mlp.reporting.runs import Comparison, Run, reader
 from core_mlp.reporting.significance import adjust_p_values
 
 PATH = Path("gate.yaml")
+# Of the rules about a loss, where nothing is compared over seeds.
+OUTCOMES = {
+    "no result changed": "pass",
+    "same settings": "pass",
+    "cannot be compared": "fail",
+    "not decided": "investigate",
+}
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -30,7 +37,7 @@ class Gate(BaseModel):
 
 
 class Result(NamedTuple):
-    """Result of one rule; `investigate` means that the data do not decide it."""
+    """Result of one rule; "investigate" means that the data do not decide it."""
 
     rule: str
     outcome: Literal["pass", "fail", "investigate"]
@@ -124,7 +131,8 @@ def check_accuracy(margin: float, comparison: Comparison) -> Result:
     return Result(
         "max_accuracy_loss",
         _decide(low, high, -margin),
-        f"{difference.value:+.4f} ({low:+.4f} to {high:+.4f}), at least -{margin}",
+        f"a loss of {-difference.value:.4f} ({-high:.4f} to {-low:.4f}), at most "
+        f"{margin}",
     )
 
 
@@ -141,12 +149,12 @@ def check_classes(margin: float, comparison: Comparison) -> Result:
     return Result(
         "max_class_loss",
         "fail" if min(p_values) < (1 - CONFIDENCE_LEVEL) / 2 else outcome,
-        f"{worst.value:+.4f} ({low:+.4f} to {high:+.4f}) for class {name}, at least "
-        f"-{margin}",
+        f"a loss of {-worst.value:.4f} ({-high:.4f} to {-low:.4f}) for class {name}, "
+        f"at most {margin}",
     )
 
 
 def _without_difference(rule: str, comparison: Comparison) -> Result:
-    if comparison.obstacle:
-        return Result(rule, comparison.outcome, comparison.obstacle)
-    return Result(rule, "investigate", "needs several seeds on both sides")
+    if comparison.status == "compared":
+        return Result(rule, "investigate", "needs several seeds on both sides")
+    return Result(rule, OUTCOMES[comparison.status], comparison.reason)

@@ -28,7 +28,7 @@ def run_recipe(name: str, *, queue: bool, num_seeds: int | None) -> None:
     path = FOLDER / f"{name}.yaml"
     if not path.exists():
         names = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
-        raise InputError(f"{name}: no such recipe; {FOLDER} has {names or 'none'}")
+        raise InputError(f"no recipe {name!r}; {FOLDER}/ has {names or 'none'}")
     values = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
     settings = []
     for key, value in flatten(values).items():

@@ -37,11 +37,6 @@ MAX_CONFUSIONS = 10
 INVESTIGATE_EXIT_CODE = 3
 # Whether a metric improves by growing, by the last part of its name.
 IMPROVES_UPWARDS = {"accuracy": True, "loss": False, "error": False}
-OBSTACLES = {
-    "pass": "same settings",
-    "fail": "cannot be compared",
-    "investigate": "not decided",
-}
 
 
 def write_report(base: str, head: str | None, *, with_gate: bool = False) -> None:
@@ -63,7 +58,7 @@ def write_report(base: str, head: str | None, *, with_gate: bool = False) -> Non
     results = gate.check(rules, new, comparison) if with_gate else []
     verdict = describe_verdict(old, new, comparison, rules.max_accuracy_loss)
     blocks = [*verdict, *gate.describe(results, edits)]
-    if not old.has_results_of(new):
+    if comparison.status != "no result changed":
         blocks += [
             *describe_metrics(old, new, comparison),
             *describe_params(old, new),
@@ -85,7 +80,7 @@ def write_report(base: str, head: str | None, *, with_gate: bool = False) -> Non
     outcomes = {result.outcome for result in results}
     if "fail" in outcomes:
         failed = ", ".join(r.rule for r in results if r.outcome == "fail")
-        raise InputError(f"{gate.PATH}: failed: {failed}; see {MARKDOWN}")
+        raise InputError(f"the gate failed: {failed}; see {MARKDOWN}")
     if "investigate" in outcomes:
         sys.exit(INVESTIGATE_EXIT_CODE)
 
@@ -95,17 +90,15 @@ def describe_verdict(
 ) -> list[Block]:
     """Returns the verdict about the settings, and what differs between the models."""
     title = f"{base.name} → {head.name}"
-    if base.has_results_of(head):
-        return [Heading(f"{title}: no result changed", level=2)]
-    if comparison.obstacle:
-        kind, reason = OBSTACLES[comparison.outcome], comparison.obstacle
-        blocks = [
-            Heading(f"{title}: {kind}", level=2),
-            Paragraph(f"{reason[0].upper()}{reason[1:]}."),
-        ]
-        return (
-            blocks if comparison.outcome == "fail" else [*blocks, _models(comparison)]
-        )
+    if comparison.status != "compared":
+        heading = Heading(f"{title}: {comparison.status}", level=2)
+        reason = Paragraph(f"{comparison.reason}.")
+        match comparison.status:
+            case "no result changed":
+                return [heading]
+            case "cannot be compared":
+                return [heading, reason]
+        return [heading, reason, _models(comparison)]
     difference = comparison.metrics["test_accuracy"]
     low, high = difference.interval()
     verdict = difference.verdict(margin)
@@ -215,7 +208,7 @@ def describe_classes(base: Run, head: Run, comparison: Comparison) -> list[Block
 
 def describe_confusions(base: Run, head: Run, comparison: Comparison) -> list[Block]:
     """Returns the pairs of classes whose confusions changed most, head minus base."""
-    if comparison.outcome == "fail":
+    if comparison.status == "cannot be compared":
         return []
     changes = {
         pair: number - base.confusion.get(pair, 0)
@@ -228,8 +221,8 @@ def describe_confusions(base: Run, head: Run, comparison: Comparison) -> list[Bl
         for (pair, change), n in ((c, head.confusion[c[0]]) for c in largest)
         if change
     ]
-    header = ["confusion", base.name, head.name, "change"]
-    return [Details("Largest changes of confusion", [Table(header, rows)])]
+    table = Table(["confusion", base.name, head.name, "change"], rows)
+    return [Details("Largest changes of confusion", [table])] if rows else []
 
 
 def describe_images(base: Run, head: Run, comparison: Comparison) -> list[Block]:

@@ -42,11 +42,11 @@ class Difference(NamedTuple):
     df: float
     sd: float
 
-    def interval(self, level: float = CONFIDENCE_LEVEL) -> tuple[float, float]:
-        """Returns the ends of the t interval."""
+    def interval(self) -> tuple[float, float]:
+        """Returns the ends of the 95 % t interval."""
         if not self.error:
             return -math.inf, math.inf
-        half_width = stats.t.ppf((1 + level) / 2, self.df) * self.error
+        half_width = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, self.df) * self.error
         return self.value - half_width, self.value + half_width
 
     @property

@@ -59,7 +59,7 @@ def write_sweep() -> None:
         ]
         for group in ranked
     ]
-    header = ["experiment", *swept, "seeds", "validation accuracy", "test accuracy"]
+    header = ["experiment", *swept, "runs", "validation accuracy", "test accuracy"]
     best, number = ranked[0][0], len(ranked)
     blocks = [
         Heading(f"Best by validation: {best.name}", level=2),
