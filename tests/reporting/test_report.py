@@ -17,15 +17,7 @@ from core_mlp.evaluation import plots
 from core_mlp.evaluation.metrics import ClassAccuracy
 from core_mlp.pipeline.stage import InputError
 from core_mlp.reporting import gate, model_card
-from core_mlp.reporting.document import Picture, to_markdown
-from core_mlp.reporting.report import (
-    describe_classes,
-    describe_confusions,
-    describe_images,
-    describe_metrics,
-    describe_verdict,
-    thumbnail,
-)
+from core_mlp.reporting.report import describe_verdict, render_report, thumbnail
 from core_mlp.reporting.runs import (
     Comparison,
     Mistake,
@@ -121,7 +113,7 @@ def test_the_verdict_compares_settings_over_seeds(seeded, head):
     value = 100 * (np.mean(new) - np.mean(old))
     assert f"## main → {head}: better\n" in text
     assert (
-        f"**Mean accuracy changed by {value:+.2f} points.** 95 % interval "
+        f"**Mean accuracy changed by {value:+.2f} points.**\n\n95 % interval "
         f"{100 * low:+.2f} to {100 * high:+.2f}, Welch's t test over 4 and {len(new)} "
         f"seed{'s' * (len(new) > 1)}, p "
     ) in text
@@ -129,8 +121,8 @@ def test_the_verdict_compares_settings_over_seeds(seeded, head):
     assert "| epochs | 1 | 12 |" in text
     assert ("### Classes, over seeds" in text) == (head == "longer")
     # The terminal and the page say the same.
-    verdict = text.splitlines()[2].replace("*", "").replace("\\", "")
-    assert verdict in result.stdout
+    for line in text.splitlines()[2:5:2]:
+        assert line.replace("*", "").replace("\\", "") in result.stdout
     assert f"{head}: better</h2>" in (seeded / "report.html").read_text()
 
 
@@ -218,10 +210,10 @@ def test_a_thumbnail_is_the_image_of_its_index(clone, tmp_path):
     for number in (0, 19, 20, 44):
         found = thumbnail(run_, 7 * number)
 
-        assert isinstance(found, Picture)
-        image = np.asarray(Image.open(io.BytesIO(found.png)))
+        png = base64.b64decode(found.split("base64,")[1].split('"')[0])
+        image = np.asarray(Image.open(io.BytesIO(png)))
         np.testing.assert_array_equal(image, images[number])
-    assert thumbnail(run_._replace(sprite=None), 7) == "7"
+    assert thumbnail(run_._replace(sprite=None), 7) == ""
 
 
 def test_a_change_of_no_result_is_one_line(clone):
@@ -261,7 +253,7 @@ def test_the_workspace_is_compared_and_its_model_card_written(clone):
     assert "| test\\_gain |  | " in (clone / "report.md").read_text()
     discard_changes(clone)
     assert report(clone, "main").returncode == 0
-    assert (clone / "MODEL_CARD.md").read_text() == model_card.render(
+    assert (clone / "MODEL_CARD.md").read_text() == model_card.render_card(
         read_run_in(clone, None)
     )
     discard_changes(clone)
@@ -462,22 +454,10 @@ def test_the_report_on_100_classes_fits_into_a_comment(good_run):
         sides.append(run_._replace(seeds=Seeds(identity=run_.identity, runs=results)))
     comparison = compare(*sides)
 
-    blocks = [
-        *describe_verdict(*sides, comparison, 0.002),
-        *gate.describe(gate.check(RULES, sides[1], comparison), "edits"),
-        *(
-            block
-            for describe in (
-                describe_metrics,
-                describe_classes,
-                describe_confusions,
-                describe_images,
-            )
-            for block in describe(*sides, comparison)
-        ),
-    ]
+    verdict = describe_verdict(*sides, comparison, 0.002)
+    results = gate.check(RULES, sides[1], comparison)
 
-    text = to_markdown(blocks)
+    text = render_report(*sides, comparison, verdict, results, "edits")
     assert text.count(names[99]) == 1
     assert len(text) < 65_536
 

@@ -9,7 +9,6 @@ from ruamel.yaml import YAML
 from core_mlp.evaluation.metrics import CONFIDENCE_LEVEL
 from core_mlp.pipeline.metadata import first_problem
 from core_mlp.pipeline.stage import InputError
-from core_mlp.reporting.document import Block, Heading, Paragraph, Table
 from core_mlp.reporting.runs import Comparison, Run, reader
 from core_mlp.reporting.significance import adjust_p_values
 
@@ -107,14 +106,6 @@ def check(rules: Gate, head: Run, comparison: Comparison) -> list[Result]:
         check_accuracy(rules.max_accuracy_loss, comparison),
         check_classes(rules.max_class_loss, comparison),
     ]
-
-
-def describe(results: list[Result], edits: str) -> list[Block]:
-    """Returns the results, and how head's thresholds differ from those used."""
-    if not results:
-        return []
-    note = [Paragraph(f"{edits}.")] if edits else []
-    return [Heading("Gate"), Table(["rule", "outcome", "found"], results), *note]
 
 
 def _decide(low: float, high: float, minimum: float) -> str:

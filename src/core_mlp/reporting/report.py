@@ -3,7 +3,9 @@
 import io
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,21 +16,15 @@ from core_mlp.pipeline.files import write_text
 from core_mlp.pipeline.stage import InputError
 from core_mlp.reporting import gate, model_card
 from core_mlp.reporting.document import (
-    Block,
-    Details,
-    Heading,
-    Paragraph,
-    Picture,
-    Table,
-    count,
     format_confidence,
+    format_over_seeds,
     format_p,
+    picture,
+    render,
     to_html,
-    to_markdown,
-    to_text,
 )
 from core_mlp.reporting.runs import Comparison, Run, compare, read_run
-from core_mlp.reporting.significance import adjust_p_values, summarize
+from core_mlp.reporting.significance import adjust_p_values
 
 MARKDOWN = Path("report.md")
 HTML = Path("report.html")
@@ -55,24 +51,19 @@ def write_report(base: str, head: str | None, *, with_gate: bool = False) -> Non
     old, new = read_run(base), read_run(head)
     rules, edits = gate.load_rules(base, head)
     comparison = compare(old, new)
-    results = gate.check(rules, new, comparison) if with_gate else []
     verdict = describe_verdict(old, new, comparison, rules.max_accuracy_loss)
-    blocks = [*verdict, *gate.describe(results, edits)]
-    if comparison.status != "no result changed":
-        blocks += [
-            *describe_metrics(old, new, comparison),
-            *describe_params(old, new),
-            *describe_classes(old, new, comparison),
-            *describe_confusions(old, new, comparison),
-            *describe_images(old, new, comparison),
-        ]
-    write_text(MARKDOWN, to_markdown(blocks))
-    write_text(HTML, to_html(verdict[0].text, blocks))
+    results = gate.check(rules, new, comparison) if with_gate else []
+    markdown, page = (
+        render_report(old, new, comparison, verdict, results, edits, pictures=pictures)
+        for pictures in (False, True)
+    )
+    write_text(MARKDOWN, markdown)
+    write_text(HTML, to_html(verdict[0], page))
     print(f"Wrote {MARKDOWN} and {HTML}")
     if head is None:
         model_card.write(new)
         print(f"Wrote {model_card.PATH}")
-    print(to_text(verdict))
+    print(*verdict, sep="\n")
     for rule, outcome, reason in results:
         print(f"{outcome}: {rule}: {reason}")
     if results and edits:
@@ -87,126 +78,119 @@ def write_report(base: str, head: str | None, *, with_gate: bool = False) -> Non
 
 def describe_verdict(
     base: Run, head: Run, comparison: Comparison, margin: float
-) -> list[Block]:
-    """Returns the verdict about the settings, and what differs between the models."""
-    title = f"{base.name} → {head.name}"
-    if comparison.status != "compared":
-        heading = Heading(f"{title}: {comparison.status}", level=2)
-        reason = Paragraph(f"{comparison.reason}.")
-        match comparison.status:
-            case "no result changed":
-                return [heading]
-            case "cannot be compared":
-                return [heading, reason]
-        return [heading, reason, _models(comparison)]
-    difference = comparison.metrics["test_accuracy"]
-    low, high = difference.interval()
-    verdict = difference.verdict(margin)
-    sizes = [len(run.results) for run in (base, head)]
-    text = (
-        f"95 % interval {100 * low:+.2f} to {100 * high:+.2f}, Welch's t test over "
-        f"{sizes[0]} and {count(sizes[1], 'seed')}, p "
-        f"{format_p(difference.p_value)}. A true "
-        f"difference of {100 * difference.detectable:.2f} points would be found in "
-        "80 % of repetitions."
+) -> list[str]:
+    """Returns the verdict about the settings: a title, then paragraphs."""
+    values = {"verdict": comparison.status, "difference": None}
+    if difference := comparison.metrics.get("test_accuracy"):
+        low, high = difference.interval()
+        values = {
+            "verdict": difference.verdict(margin),
+            "difference": difference,
+            "low": low,
+            "high": high,
+            "num_seeds": difference.seeds_to_decide(margin),
+        }
+    text = render(
+        "verdict.txt",
+        base=base,
+        head=head,
+        comparison=comparison,
+        margin=margin,
+        sizes=[len(run.results) for run in (base, head)],
+        fixed=len(comparison.fixed),
+        broken=len(comparison.broken),
+        **values,
     )
-    if 1 in sizes:
-        text += (
-            " This assumes that both sides vary equally from seed to seed; if the "
-            "change makes training less stable, the interval is too narrow."
-        )
-    if verdict == "equivalent":
-        text += f" The interval is within the margin of {100 * margin:.2f} points."
-    if verdict == "not decided":
-        number = difference.seeds_to_decide(margin)
-        seeds = f"about {number} seeds" if number else "more than a thousand seeds"
-        text += (
-            " It may be zero, or more than the margin of "
-            f"{100 * margin:.2f} points; to decide it takes {seeds} on each side."
-        )
-    bold = f"Mean accuracy changed by {100 * difference.value:+.2f} points."
-    return [
-        Heading(f"{title}: {verdict}", level=2),
-        Paragraph(text, bold=bold),
-        _models(comparison),
-    ]
+    return text.splitlines()
 
 
-def _models(comparison: Comparison) -> Paragraph:
-    fixed, broken = len(comparison.fixed), len(comparison.broken)
-    return Paragraph(
-        f"These two models differ on {count(fixed + broken, 'test image')}: {fixed} "
-        f"fixed, {broken} broken. Another seed would give another list."
+def render_report(
+    base: Run,
+    head: Run,
+    comparison: Comparison,
+    verdict: list[str],
+    results: list[gate.Result],
+    edits: str,
+    *,
+    pictures: bool = False,
+) -> str:
+    """Returns the report as Markdown, which has pictures only for a page."""
+    values: dict[str, Any] = {"metrics": []}
+    if comparison.status != "no result changed":
+        values = {
+            "metrics": list(metric_rows(base, head, comparison)),
+            "params": param_rows(base, head),
+            "classes": list(class_rows(base, head, comparison)),
+            "confusions": confusion_rows(base, head, comparison),
+            "images": [
+                (kind, len(indices), run, image_rows(run, indices, kind, pictures))
+                for kind, indices, run in (
+                    ("broken", comparison.broken, head),
+                    ("fixed", comparison.fixed, base),
+                )
+            ],
+        }
+    return render(
+        "report.md",
+        base=base,
+        head=head,
+        difference=comparison.metrics,
+        sizes=[len(run.results) for run in (base, head)],
+        verdict=verdict,
+        results=results,
+        edits=edits,
+        **values,
     )
 
 
-def describe_metrics(base: Run, head: Run, comparison: Comparison) -> list[Block]:
-    """Returns the metrics, as means over seeds where they are known."""
-    rows = []
+def metric_rows(base: Run, head: Run, comparison: Comparison) -> Iterator[list[str]]:
+    """Yields each metric of both sides, as means over seeds where they are known."""
     for key in dict.fromkeys([*base.metrics, *head.metrics]):
+        if key == "train_epochs":  # A parameter, unless training stopped early.
+            continue
         sides, interval = [base.metrics.get(key), head.metrics.get(key)], ""
         is_known = False
         if difference := comparison.metrics.get(key):
             is_known = difference.p_value < 1 - CONFIDENCE_LEVEL
             sides = [[r.metrics[key] for r in run.results] for run in (base, head)]
-            low, high = difference.interval()
-            interval = f"{low:+.4f} to {high:+.4f}"
-        if key != "train_epochs":  # A parameter, unless training stopped early.
-            change = "" if None in sides else np.mean(sides[1]) - np.mean(sides[0])
-            rows.append(
-                [
-                    key,
-                    *map(_format, sides),
-                    _format_change(key, change, is_known),
-                    interval,
-                ]
-            )
-    header = ["metric", base.name, head.name, "change", "95 % interval"]
-    blocks = [Heading("Metrics"), Table(header, rows)]
-    if comparison.metrics:
-        sizes = [count(len(run.results), "seed") for run in (base, head)]
-        text = (
-            f"Rows with an interval are over {sizes[0]} and {sizes[1]}: mean ± standard"
-        )
-        blocks.append(Paragraph(f"{text} deviation. The others are of the two models."))
-    return blocks
+            interval = "{:+.4f} to {:+.4f}".format(*difference.interval())
+        change = ""
+        if None not in sides:
+            value = float(np.mean(sides[1]) - np.mean(sides[0]))
+            change = _format_change(key, value, is_known)
+        yield [key, *map(format_over_seeds, sides), change, interval]
 
 
-def describe_params(base: Run, head: Run) -> list[Block]:
+def param_rows(base: Run, head: Run) -> list[list[str]]:
     """Returns the parameters that differ."""
-    rows = [
+    return [
         [key, str(base.params.get(key, "")), str(head.params.get(key, ""))]
         for key in dict.fromkeys([*base.params, *head.params])
         if base.params.get(key) != head.params.get(key)
     ]
-    if not rows:
-        return [Heading("Parameters"), Paragraph("No changes.")]
-    return [Heading("Parameters"), Table(["parameter", base.name, head.name], rows)]
 
 
-def describe_classes(base: Run, head: Run, comparison: Comparison) -> list[Block]:
-    """Returns the accuracy of each class in both settings, and what changed."""
-    if not comparison.classes:
-        return []
+def class_rows(base: Run, head: Run, comparison: Comparison) -> Iterator[list[str]]:
+    """Yields the accuracy of each class in both settings, over seeds."""
     p_values = adjust_p_values([d.p_value for d in comparison.classes.values()])
     adjusted = dict(zip(comparison.classes, p_values, strict=True))
     counts = {row.label: row.count for row in head.classes}
-    rows = []
     for name in filter(comparison.classes.get, head.class_names):
         sides = [[r.classes[name] for r in run.results] for run in (base, head)]
         is_known = adjusted[name] < 1 - CONFIDENCE_LEVEL
         value = comparison.classes[name].value
         change = _format_change("accuracy", value, is_known)
         p_value = format_p(adjusted[name]).removeprefix("= ")
-        rows.append([name, f"{counts[name]:,}", *map(_format, sides), change, p_value])
-    header = ["class", "images", f"accuracy, {base.name}", f"accuracy, {head.name}"]
-    return [
-        Heading("Classes, over seeds"),
-        Table([*header, "change", "p (Welch, Holm)"], rows),
-    ]
+        yield [
+            name,
+            f"{counts[name]:,}",
+            *map(format_over_seeds, sides),
+            change,
+            p_value,
+        ]
 
 
-def describe_confusions(base: Run, head: Run, comparison: Comparison) -> list[Block]:
+def confusion_rows(base: Run, head: Run, comparison: Comparison) -> list[list[str]]:
     """Returns the pairs of classes whose confusions changed most, head minus base."""
     if comparison.status == "cannot be compared":
         return []
@@ -216,46 +200,34 @@ def describe_confusions(base: Run, head: Run, comparison: Comparison) -> list[Bl
         if pair[0] != pair[1]
     }
     largest = sorted(changes.items(), key=lambda item: -abs(item[1]))[:MAX_CONFUSIONS]
-    rows = [
-        [f"{pair[0]} as {pair[1]}", str(n - change), str(n), f"{change:+d}"]
+    return [
+        [" as ".join(pair), str(n - change), str(n), f"{change:+d}"]
         for (pair, change), n in ((c, head.confusion[c[0]]) for c in largest)
         if change
     ]
-    table = Table(["confusion", base.name, head.name, "change"], rows)
-    return [Details("Largest changes of confusion", [table])] if rows else []
 
 
-def describe_images(base: Run, head: Run, comparison: Comparison) -> list[Block]:
-    """Shows newly broken and fixed images, the most confident mistakes first."""
-    blocks = []
-    for title, indices, run, predictions in (
-        ("broken", comparison.broken, head, lambda m: (m.label, m.predicted)),
-        ("fixed", comparison.fixed, base, lambda m: (m.predicted, m.label)),
-    ):
-        shown = sorted(indices, key=lambda index: -run.mistakes[index].confidence)
-        shown = shown[:MAX_IMAGES]
-        rows = [
-            [
-                thumbnail(run, index),
-                run.mistakes[index].label,
-                *predictions(run.mistakes[index]),
-                format_confidence(run.mistakes[index].confidence),
-            ]
-            for index in shown
+def image_rows(
+    run: Run, indices: list[int], kind: str, pictures: bool
+) -> list[list[str]]:
+    """Returns newly broken or fixed images, a run's most confident mistakes first."""
+    mistakes = [run.mistakes[index] for index in indices]
+    return [
+        [
+            (thumbnail(run, m.index) if pictures else "") + str(m.index),
+            m.label,
+            *((m.label, m.predicted) if kind == "broken" else (m.predicted, m.label)),
+            format_confidence(m.confidence),
         ]
-        header = ["image", "label", f"prediction, {base.name}"]
-        header += [f"prediction, {head.name}", f"confidence, {run.name}"]
-        if rows:
-            summary = f"Newly {title} images ({len(rows)} of {len(indices)})"
-            blocks.append(Details(summary, [Table(header, rows)]))
-    return blocks
+        for m in sorted(mistakes, key=lambda m: -m.confidence)[:MAX_IMAGES]
+    ]
 
 
-def thumbnail(run: Run, index: int) -> Picture | str:
-    """Returns a misclassified image, cut from the run's sprite, with its index."""
+def thumbnail(run: Run, index: int) -> str:
+    """Returns a misclassified image for a page, cut from the run's sprite, if there."""
     number = list(run.mistakes).index(index)
     if run.sprite is None or number >= MAX_SPRITE_IMAGES:
-        return str(index)
+        return ""
     sprite = Image.open(io.BytesIO(run.sprite))
     width = sprite.width // SPRITE_COLUMNS
     num_rows = math.ceil(min(len(run.mistakes), MAX_SPRITE_IMAGES) / SPRITE_COLUMNS)
@@ -263,22 +235,11 @@ def thumbnail(run: Run, index: int) -> Picture | str:
     left, top = width * (number % SPRITE_COLUMNS), height * (number // SPRITE_COLUMNS)
     file = io.BytesIO()
     sprite.crop((left, top, left + width, top + height)).save(file, "png")
-    return Picture(file.getvalue(), str(index))
+    return picture(file.getvalue())
 
 
-def _format(value: float | list[float] | None) -> str:
-    """Returns a value, or the mean and standard deviation of several."""
-    values = np.atleast_1d([] if value is None else value)
-    if len(values) < 2:
-        return "".join(f"{v:.4f}" for v in values)
-    summary = summarize(values)
-    return f"{summary.mean:.4f} ± {summary.sd:.4f}"
-
-
-def _format_change(metric: str, change: float | str, is_known: bool) -> str:
+def _format_change(metric: str, change: float, is_known: bool) -> str:
     """Returns a change with an arrow; if it is no noise, says "better" or "worse"."""
-    if change == "":
-        return ""
     if abs(change) < 0.00005:
         return "="
     text = f"{change:+.4f} {'↑' if change > 0 else '↓'}"

@@ -11,16 +11,7 @@ from scipy import stats
 from core_mlp.evaluation.plots import fixed_style
 from core_mlp.pipeline.files import write_text
 from core_mlp.pipeline.stage import InputError
-from core_mlp.reporting.document import (
-    Heading,
-    Paragraph,
-    Picture,
-    Table,
-    count,
-    to_html,
-    to_markdown,
-    to_text,
-)
+from core_mlp.reporting.document import picture, render, to_html
 from core_mlp.reporting.report import HTML, MARKDOWN
 from core_mlp.reporting.runs import Run, git, read_run
 
@@ -53,24 +44,23 @@ def write_sweep() -> None:
     rows = [
         [
             ", ".join(run.name for run in group[:3]) + (" …" if group[3:] else ""),
-            *(str(group[0].params[key]) for key in swept),
-            str(len(group)),
+            *(group[0].params[key] for key in swept),
+            len(group),
             *(f"{_mean(group, metric):.4f}" for metric in ACCURACIES),
         ]
         for group in ranked
     ]
-    header = ["experiment", *swept, "runs", "validation accuracy", "test accuracy"]
-    best, number = ranked[0][0], len(ranked)
-    blocks = [
-        Heading(f"Best by validation: {best.name}", level=2),
-        Paragraph(_describe_selection(ranked)),
-        Table(header, rows),
-        *(Picture(draw_parameter(ranked, key), f"Accuracy by {key}") for key in swept),
-    ]
-    write_text(MARKDOWN, to_markdown(blocks))
-    write_text(HTML, to_html(f"{count(number, 'setting')}", blocks))
-    print(f"Wrote {MARKDOWN} and {HTML}")
-    print(to_text(blocks))
+    text = _describe_selection(ranked).splitlines()
+    markdown, page = (
+        render("sweep.md", text=text, swept=swept, rows=rows, pictures=pictures)
+        for pictures in (
+            [],
+            [(key, picture(draw_parameter(ranked, key))) for key in swept],
+        )
+    )
+    write_text(MARKDOWN, markdown)
+    write_text(HTML, to_html(text[0], page))
+    print(f"Wrote {MARKDOWN} and {HTML}", *text, sep="\n")
 
 
 def _mean(group: list[Run], metric: str) -> float:
@@ -80,20 +70,20 @@ def _mean(group: list[Run], metric: str) -> float:
 def _describe_selection(ranked: list[list[Run]]) -> str:
     """Returns by how much choosing the best overstates its validation accuracy."""
     number = len(ranked)
-    text = (
-        f"The best of {count(number, 'setting')} by validation accuracy. The test "
-        "images did not choose it, so this choice does not bias its test accuracy. "
-    )
-    seeds = [run for group in ranked for run in group if len(run.results) > 1]
-    if not seeds:
-        return text + "Run core-mlp seeds 20 to know the noise of training."
-    sd = statistics.stdev(r.metrics[ACCURACIES[0]] for r in seeds[0].results)
-    # Blom's approximation of the expected maximum of as many standard normal variables.
-    bias = stats.norm.ppf((number - 0.375) / (number + 0.25)) * sd
-    return text + (
-        "If all were equally good, the best validation accuracy would be "
-        f"{100 * bias:.2f} points too high by chance (one seed each, of a standard "
-        f"deviation of {100 * sd:.2f} points over the seeds of {seeds[0].name})."
+    seeded = [run for group in ranked for run in group if len(run.results) > 1]
+    seeds, sd, bias = None, 0.0, 0.0
+    if seeded:
+        seeds = seeded[0]
+        sd = statistics.stdev(r.metrics[ACCURACIES[0]] for r in seeds.results)
+        # Blom's approximation of the expected maximum of standard normal variables.
+        bias = stats.norm.ppf((number - 0.375) / (number + 0.25)) * sd
+    return render(
+        "sweep.txt",
+        best=ranked[0][0],
+        num_settings=number,
+        seeds=seeds,
+        sd=sd,
+        bias=bias,
     )
 
 
