@@ -1,8 +1,11 @@
 """Random distortions, against SciPy and by their statistics."""
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import ROOT, run
 from scipy import ndimage
 
 from core_mlp.training import augmentation
@@ -109,3 +112,19 @@ def test_the_grid_has_each_image_and_eight_draws():
     np.testing.assert_array_equal(grid[::9], images)
     assert titles[::9] == ["a", "b", "c"]
     assert len({image.tobytes() for image in grid}) == 27
+
+
+@pytest.mark.slow
+def test_the_elastic_field_does_not_depend_on_the_number_of_cores():
+    code = (
+        "import tensorflow as tf; from core_mlp.training import augmentation, loop; "
+        "loop.set_up_device(); "
+        "field = tf.function(augmentation.elastic_field, jit_compile=True); "
+        "print(field(128, 28, 28, 4.0, tf.constant([1, 2])).numpy().tobytes().hex())"
+    )
+    one, all_cores = (
+        run(*("taskset", "--cpu-list", cores, "python", "-c", code), cwd=ROOT)
+        for cores in ("0", f"0-{os.cpu_count() - 1}")
+    )
+
+    assert one.split()[-1] == all_cores.split()[-1]

@@ -87,12 +87,14 @@ def elastic_field(
 
     bound = 3.0**0.5  # Uniform noise of variance 1.
     noise = tf.random.stateless_uniform(
-        [height, 2 * batch_size * width], seed, -bound, bound, alg=RANDOM_ALGORITHM
+        [2 * batch_size * width, height], seed, -bound, bound, alg=RANDOM_ALGORITHM
     )
-    blurred = tf.reshape(tf.matmul(blur(height), noise), [-1, width])
-    blurred = tf.matmul(blurred, blur(width), transpose_b=True)
-    blurred = tf.reshape(blurred, [height, 2, batch_size, width])
-    return tf.transpose(blurred, [1, 2, 0, 3])
+    # Many rows, few columns: with many columns, the sums of a product, and so the last
+    # bits, would depend on the number of cores.
+    blurred = tf.matmul(noise, blur(height), transpose_b=True)
+    blurred = tf.transpose(tf.reshape(blurred, [-1, width, height]), [0, 2, 1])
+    blurred = tf.matmul(tf.reshape(blurred, [-1, width]), blur(width), transpose_b=True)
+    return tf.reshape(blurred, [2, batch_size, height, width])
 
 
 def interpolate(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
