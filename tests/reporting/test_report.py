@@ -534,9 +534,9 @@ def gate_of_unknown_base(clone):
     [
         ("0.97\n", "97\n", "min_accuracy: Input should be less than or equal to 1"),
         ("min_accuracy", "min_acuracy", "min_accuracy: Field required"),
-        ("0.97\n", "[\n", "not a YAML mapping"),
-        ("0.97\n", "2026-13-45\n", "not a YAML mapping"),
-        ("0.97\n", "!!int\n", "not a YAML mapping"),
+        ("0.97\n", "[\n", "not valid YAML"),
+        ("0.97\n", "2026-13-45\n", "not valid YAML"),
+        ("0.97\n", "!!int\n", "not valid YAML"),
     ],
 )
 def test_a_corrupt_gate_is_one_line(tmp_path, monkeypatch, old, new, problem):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
+from ruamel.yaml import YAML
 
 from core_mlp.pipeline.stage import InputError
 
@@ -94,6 +95,11 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file in UTF-8."""
     with atomic_output(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def parse_yaml(text: str | bytes) -> Any:
+    """Parses YAML as DVC does, so that stages use the values that dvc.lock has."""
+    return YAML(typ="safe", pure=True).load(text)
 
 
 def sha256(path: Path) -> str:

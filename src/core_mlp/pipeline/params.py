@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from ruamel.yaml import YAML
 
+from core_mlp.pipeline.files import parse_yaml
 from core_mlp.pipeline.metadata import Size
 from core_mlp.pipeline.stage import InputError
 
@@ -86,9 +86,7 @@ Stage = TypeVar("Stage", bound=StageParams)
 def load_params(stage_params: type[Stage], path: Path = PATH) -> Stage:
     """Validates params.yaml as a whole, and returns one stage's part of it.
 
-    The file is read by DVC's own parser, so that the value in dvc.lock is the value
-    that the stage uses. Validating all of it stops the first stage, rather than the
-    last, on a bad value.
+    Validating all of it stops the first stage, rather than the last, on a bad value.
 
     Raises:
       InputError: If the file is not a YAML mapping, or a key is unknown, missing, of
@@ -96,7 +94,7 @@ def load_params(stage_params: type[Stage], path: Path = PATH) -> Stage:
     """
     content = path.read_bytes()
     try:
-        values = YAML(typ="safe", pure=True).load(content.decode("utf-8"))
+        values = parse_yaml(content.decode("utf-8"))
     # Besides YAMLError the parser lets through whatever its parts raise: ValueError for
     # an impossible date, IndexError for an empty !!int, RecursionError, and so on.
     except Exception as error:

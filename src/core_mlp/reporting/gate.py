@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from ruamel.yaml import YAML
 
 from core_mlp.evaluation.metrics import CONFIDENCE_LEVEL
+from core_mlp.pipeline.files import parse_yaml
 from core_mlp.pipeline.metadata import first_problem
 from core_mlp.pipeline.stage import InputError
 from core_mlp.reporting.runs import Comparison, Run, reader
@@ -55,16 +55,12 @@ def load(revision: str | None) -> Gate:
     if content is None:
         raise InputError(f"{where}: is missing")
     try:
-        rules = dict(YAML(typ="safe", pure=True).load(content.decode("utf-8")))
-    # As for params.yaml, the parser raises many things.
-    except Exception as error:
-        raise InputError(
-            f"{where}: not a YAML mapping of rules to thresholds"
-        ) from error
-    try:
-        return Gate.model_validate(rules)
+        return Gate.model_validate(parse_yaml(content.decode("utf-8")))
     except ValidationError as error:
         raise InputError(f"{where}: {first_problem(error)}") from error
+    # As for params.yaml, the parser raises many things.
+    except Exception as error:
+        raise InputError(f"{where}: not valid YAML") from error
 
 
 def load_rules(base: str, head: str | None) -> tuple[Gate, str]:

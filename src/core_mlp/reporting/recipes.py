@@ -5,8 +5,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
+from core_mlp.pipeline.files import parse_yaml
 from core_mlp.pipeline.stage import InputError
 from core_mlp.reporting.runs import flatten
 from core_mlp.reporting.seeds import run_seeds
@@ -29,7 +28,7 @@ def run_recipe(name: str, *, queue: bool, num_seeds: int | None) -> None:
     if not path.exists():
         names = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
         raise InputError(f"no recipe {name!r}; {FOLDER}/ has {names or 'none'}")
-    values = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
+    values = parse_yaml(path.read_text("utf-8"))
     settings = []
     for key, value in flatten(values).items():
         text = value if isinstance(value, str) else json.dumps(value)

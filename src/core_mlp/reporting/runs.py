@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
-from ruamel.yaml import YAML
 
 from core_mlp.evaluation.metrics import CalibrationBin, ClassAccuracy
+from core_mlp.pipeline.files import parse_yaml
 from core_mlp.pipeline.metadata import first_problem
 from core_mlp.pipeline.stage import InputError
 from core_mlp.reporting.significance import Difference, difference_of_means
@@ -28,6 +28,7 @@ METRICS = {
     "test_loss",
     "test_calibration_error",
 }
+METRICS_ADAPTER = TypeAdapter(dict[str, float])
 
 
 class SeedRun(BaseModel):
@@ -239,9 +240,9 @@ def read_run(revision: str | None, name: str | None = None) -> Run:
     locked_params, inputs, test_split = parse("dvc.lock", _parse_lock)
     run = Run(
         name=name,
-        params=parse("params.yaml", lambda text: flatten(_load_yaml(text))),
-        metrics=parse("metrics/train.json", _parse_metrics)
-        | parse("metrics/evaluate.json", _parse_metrics),
+        params=parse("params.yaml", lambda text: flatten(parse_yaml(text))),
+        metrics=parse("metrics/train.json", METRICS_ADAPTER.validate_json)
+        | parse("metrics/evaluate.json", METRICS_ADAPTER.validate_json),
         history=rows("history", Epoch),
         confusion={row[:2]: row.count for row in rows("confusion", Confusion)},
         classes=rows("per_class", ClassAccuracy),
@@ -319,7 +320,7 @@ def flatten(values: dict[str, Any]) -> dict[str, Any]:
 
 def _parse_lock(text: str) -> tuple[dict[str, Any], dict[str, str], str]:
     """Returns parameters, hashes of code and data, and that of the test split."""
-    stages = _load_yaml(text)["stages"]
+    stages = parse_yaml(text)["stages"]
     params = {
         key: value
         for stage in stages.values()
@@ -342,11 +343,3 @@ def _parse_rows(text: str, row_type: type) -> list:
         raise ValueError(f"no column {min(missing)}")
     adapter = TypeAdapter(list[row_type])
     return adapter.validate_python([{key: row[key] for key in fields} for row in rows])
-
-
-def _parse_metrics(text: str) -> dict[str, float]:
-    return TypeAdapter(dict[str, float]).validate_json(text)
-
-
-def _load_yaml(text: str) -> dict[str, Any]:
-    return YAML(typ="safe", pure=True).load(text)

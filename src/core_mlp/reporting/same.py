@@ -5,8 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
+from core_mlp.pipeline.files import parse_yaml
 from core_mlp.pipeline.stage import InputError
 from core_mlp.reporting.runs import git, resolve
 
@@ -49,7 +48,7 @@ def compare_outputs(base: str) -> None:
 
 def _files(lock: str | bytes) -> Iterator[tuple[str, str]]:
     """Yields path and MD5 of each output, and of each file of a folder."""
-    for stage in YAML(typ="safe", pure=True).load(lock)["stages"].values():
+    for stage in parse_yaml(lock)["stages"].values():
         for out in stage["outs"]:
             md5 = out["md5"]
             listing = CACHE / md5[:2] / md5[2:]

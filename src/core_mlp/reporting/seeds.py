@@ -8,6 +8,7 @@ import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 
 from tqdm import tqdm
 
@@ -61,8 +62,12 @@ def run_seeds(
     runs = []
     for seed in tqdm(range(1, number + 1), unit="seed", disable=None):
         # In a copy; what DVC has run before comes from its run cache.
-        output = _run("dvc", "exp", "run", "--temp", *settings, "-S", f"seed={seed}")
-        name = re.search(r"Ran experiment\(s\): (\S+)", output)[1]
+        command = ["dvc", "exp", "run", "--temp", *settings, "-S", f"seed={seed}"]
+        done = subprocess.run(command, stdout=PIPE, stderr=STDOUT, text=True)
+        if done.returncode:
+            last_line = " ".join(done.stdout.strip().splitlines()[-1:])
+            raise InputError(f"{' '.join(command)}: {last_line}")
+        name = re.search(r"Ran experiment\(s\): (\S+)", done.stdout)[1]
         runs.append(read_run(name))
         accuracy = runs[-1].metrics["test_accuracy"]
         tqdm.write(f"seed {seed}: test accuracy {accuracy:.4f}")
@@ -95,22 +100,3 @@ def run_seeds(
             f"  {name}: {summary.mean:.4f} ± {summary.sd:.4f} "
             f"({summary.low:.4f} to {summary.high:.4f})"
         )
-
-
-def _run(*command: str) -> str:
-    """Runs a command; returns what it prints.
-
-    Raises:
-      InputError: If it fails.
-    """
-    result = subprocess.run(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        check=False,
-    )
-    if result.returncode:
-        last_line = result.stdout.strip().splitlines()[-1:]
-        raise InputError(f"{' '.join(command)}: {' '.join(last_line)}")
-    return result.stdout
