@@ -60,7 +60,7 @@ def test_validation_must_leave_something_to_train_on(digits, size):
 
     assert message_of(preprocess.main) == (
         f"error: params.yaml: validation_size = {size}: at most 1436, so that an image "
-        "of sklearn_digits is left to train on"
+        "is left to train on"
     )
 
 
@@ -334,7 +334,8 @@ def test_an_unknown_dataset_is_named_with_its_file(digits):
     write_params(digits, dataset="no_such_set")
 
     assert message_of(fetch.main) == (
-        "error: params.yaml: dataset = no_such_set: neither TFDS nor core_mlp.sources "
-        "has a dataset of that name; some that work are mnist, cifar10 and "
-        "sklearn_digits"
+        "error: params.yaml: dataset = no_such_set: TFDS has no dataset of that name "
+        "(some that work are mnist, cifar10 and sklearn_digits), and there are no images "
+        "in data/source/no_such_set/CLASS; with --temp or --queue, they must be in Git "
+        "or DVC"
     )

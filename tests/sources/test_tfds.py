@@ -116,7 +116,7 @@ def test_without_archives_and_network_the_message_says_what_to_put_where(
 
 
 def test_an_unknown_dataset_is_refused():
-    with pytest.raises(InputError, match="dataset = no_such_set: neither") as error:
+    with pytest.raises(InputError, match="dataset = no_such_set: TFDS has no") as error:
         sources.find_dataset("no_such_set", ARCHIVES.parent)
 
     assert "\n" not in str(error.value)
@@ -140,38 +140,113 @@ def test_a_corrupt_prepared_dataset_is_named(tmp_path, damage):
     shard.write_bytes(damage(shard.read_bytes()))
 
     with pytest.raises(InputError, match=f"^{builder.data_path}: corrupt; delete it"):
-        list(sources.read_batches(builder, "test"))
+        list(sources.read_batches(builder, "test", (8, 8, 1)))
 
 
 @pytest.mark.parametrize("name", ["imdb_reviews", "caltech101", "coco_captions"])
 def test_a_dataset_without_fixed_images_and_labels_is_refused(name):
-    with pytest.raises(InputError, match="needs the features image, uint8 of one"):
+    with pytest.raises(InputError, match="needs the features image, uint8, and"):
         sources.find_dataset(name, ARCHIVES.parent)
 
 
-class TrainOnly(tfds.core.GeneratorBasedBuilder):
-    """A dataset without a test split."""
+class Pictures(tfds.core.GeneratorBasedBuilder):
+    """Images of different sizes, as in tf_flowers, without a test split."""
 
     VERSION = tfds.core.Version("1.0.0")
+    SHAPE = (None, None, 3)
+    SPLIT = "train"
 
     def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=self.SHAPE),
+            "label": tfds.features.ClassLabel(names=["red", "blue"]),
+        }
         return tfds.core.DatasetInfo(
-            builder=self,
-            features=SklearnDigits(data_dir="/none").info.features,
+            builder=self, features=tfds.features.FeaturesDict(features)
         )
 
     def _split_generators(self, dl_manager):
-        image = np.zeros((8, 8, 1), np.uint8)
-        return {"train": iter([(0, {"image": image, "label": 0})])}
+        return {self.SPLIT: self._generate_examples()}
 
     def _generate_examples(self):
-        raise NotImplementedError
+        for index in range(20):
+            image = np.zeros([8 + index, 40, 3], np.uint8)
+            image[..., 2 * (index % 2)] = 200
+            yield index, {"image": image, "label": index % 2}
 
 
-def test_a_dataset_without_a_test_split_is_refused(tmp_path):
-    builder, _ = sources.find_dataset("train_only", tmp_path)
+class GrayPictures(Pictures):
+    """Images with any number of channels."""
 
-    with pytest.raises(InputError, match="needs the splits train and test; it has "):
+    SHAPE = (None, None, None)
+
+
+class TestOnly(Pictures):
+    """A dataset without a train split."""
+
+    __test__ = False
+    SPLIT = "test"
+
+
+def test_images_of_different_sizes_are_resized_and_converted(tmp_path):
+    builder, archives = sources.find_dataset("pictures", tmp_path, [8, 10], 3)
+    prepare(builder, archives)
+
+    ((split, info, batches),) = sources.read_splits(builder, [8, 10], None)
+    images, labels = map(np.concatenate, zip(*batches, strict=True))
+
+    assert split == "train"
+    assert info.image_shape == (8, 10, 3)
+    assert images.shape == (20, 8, 10, 3)
+    assert images.dtype == np.uint8
+    for image, label in zip(images, labels, strict=True):
+        assert image.max(axis=(0, 1)).tolist() == [[200, 0, 0], [0, 0, 200]][label]
+    ((_, gray_info, batches),) = sources.read_splits(builder, [8, 10], 1)
+    assert gray_info.image_shape == (8, 10, 1)
+    assert {image.shape for images, _ in batches for image in images} == {(8, 10, 1)}
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "problem"),
+    [
+        ("pictures", None, r"image_size = null: .*: set it to \[28, 28\]"),
+        ("gray_pictures", [8, 8], "channels = null: .*: set it to 1 or 3"),
+    ],
+)
+def test_images_of_different_sizes_need_a_parameter(
+    tmp_path, name, image_size, problem
+):
+    with pytest.raises(InputError, match=problem) as error:
+        sources.find_dataset(name, tmp_path, image_size)
+
+    assert "\n" not in str(error.value)
+
+
+def test_images_of_one_size_are_resized_and_converted(tmp_path):
+    builder = SklearnDigits(data_dir=tmp_path)
+    prepare(builder, tmp_path / "none")
+
+    (_, kept, (batch, *_)), _ = (
+        (split, info, list(batches))
+        for split, info, batches in sources.read_splits(builder)
+    )
+    (_, fitted, (fitted_batch, *_)), _ = (
+        (split, info, list(batches))
+        for split, info, batches in sources.read_splits(builder, [16, 16], 3)
+    )
+
+    assert (kept.image_shape, fitted.image_shape) == ((8, 8, 1), (16, 16, 3))
+    assert batch[0].shape[1:] == kept.image_shape
+    assert fitted_batch[0].shape[1:] == fitted.image_shape
+    # The mean over each 2x2 block is close to the pixel that it came from.
+    blocks = fitted_batch[0].reshape(-1, 8, 2, 8, 2, 3).mean(axis=(2, 4, 5))
+    assert np.abs(blocks - batch[0][..., 0]).mean() < 15
+
+
+def test_a_dataset_without_a_train_split_is_refused(tmp_path):
+    builder, _ = sources.find_dataset("test_only", tmp_path, [8, 8])
+
+    with pytest.raises(InputError, match="needs the split train; it has test"):
         prepare(builder, tmp_path)
 
 
@@ -181,9 +256,9 @@ def test_an_empty_split_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(tfds.core.SplitInfo, "num_examples", 0)
 
     with pytest.raises(
-        InputError, match="train: num_examples: Input should be greater"
+        InputError, match="sklearn_digits: num_examples: Input should be greater"
     ):
-        sources.describe_split(builder, "train")
+        next(sources.read_splits(builder))
 
 
 def test_images_without_a_label_are_refused(tmp_path, monkeypatch):
@@ -197,7 +272,7 @@ def test_images_without_a_label_are_refused(tmp_path, monkeypatch):
     prepare(builder, tmp_path / "none")
 
     with pytest.raises(InputError, match="test has images without a label"):
-        list(sources.read_batches(builder, "test"))
+        list(sources.read_batches(builder, "test", (8, 8, 1)))
 
 
 def test_a_dataset_of_ours_is_prepared_again_when_its_code_has_changed(
@@ -206,7 +281,9 @@ def test_a_dataset_of_ours_is_prepared_again_when_its_code_has_changed(
     def labels():
         builder = SklearnDigits(data_dir=tmp_path)
         prepare(builder, tmp_path / "none")
-        return np.concatenate([b for _, b in sources.read_batches(builder, "test")])
+        return np.concatenate(
+            [b for _, b in sources.read_batches(builder, "test", (8, 8, 1))]
+        )
 
     before = labels()
     generate = SklearnDigits._generate_examples

@@ -2,18 +2,28 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+from pydantic import ValidationError
 from tqdm import tqdm
 
-from core_mlp.pipeline.metadata import SplitInfo
+from core_mlp.pipeline.metadata import SplitInfo, first_problem
 from core_mlp.pipeline.stage import InputError
 
+# `[B, H, W, C]` uint8 images and `[B]` int64 labels.
+Batches = Iterable[tuple[np.ndarray, np.ndarray]]
 
-def write_arrays(
-    folder: Path, info: SplitInfo, batches: Iterable[tuple[np.ndarray, np.ndarray]]
-) -> SplitInfo:
+
+def describe_split(dataset: str, **facts: Any) -> SplitInfo:
+    """Returns the metadata of a split; raises InputError if they are not valid."""
+    try:
+        return SplitInfo(dataset=dataset, **facts)
+    except ValidationError as error:
+        raise InputError(f"dataset = {dataset}: {first_problem(error)}") from error
+
+
+def write_arrays(folder: Path, info: SplitInfo, batches: Batches) -> SplitInfo:
     """Writes images.npy, labels.npy and info.json, batch by batch.
 
     Args:

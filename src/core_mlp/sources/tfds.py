@@ -1,37 +1,37 @@
 """Datasets from TensorFlow Datasets (TFDS), downloaded or from local archives."""
 
-import gzip
 import hashlib
 import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
-from pydantic import ValidationError
+from PIL import Image
 
 # TFDS finds the datasets whose modules are imported.
 from core_mlp.sources import digits  # noqa: F401  # isort: skip
 from core_mlp.pipeline.files import process_lock, sha256
-from core_mlp.pipeline.metadata import SplitInfo, first_problem
+from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.pipeline.params import PATH as PARAMS
 from core_mlp.pipeline.stage import InputError
+from core_mlp.sources.arrays import Batches, describe_split
+from core_mlp.sources.image_files import convert_image, resize_image
 
 READ_BATCH_SIZE = 1024
 NUM_PARALLEL_DECODES = 16
-# MNIST and its relatives: the original files with nothing but the labels.
-LABEL_ARCHIVES = {
-    "train": "train-labels-idx1-ubyte.gz",
-    "test": "t10k-labels-idx1-ubyte.gz",
-}
-LABEL_ARCHIVE_HEADER_BYTES = 8
 
 
-def find_dataset(name: str, source_dir: Path) -> tuple[tfds.core.DatasetBuilder, Path]:
+def find_dataset(
+    name: str,
+    source_dir: Path,
+    image_size: Sequence[int] | None = None,
+    channels: int | None = None,
+) -> tuple[tfds.core.DatasetBuilder, Path]:
     """Finds a dataset by its name.
 
     TFDS looks up a prepared dataset by its name alone. Here its folder also depends on
@@ -41,13 +41,15 @@ def find_dataset(name: str, source_dir: Path) -> tuple[tfds.core.DatasetBuilder,
     Args:
       name: Name of a TFDS dataset or of one in this package.
       source_dir: Has a folder per dataset with its original files; need not exist.
+      image_size: Height and width to resize to; None keeps the data's.
+      channels: 1 for gray, 3 for RGB; None keeps the data's.
 
     Returns:
       The builder, and the dataset's folder in `source_dir`.
 
     Raises:
-      InputError: If there is no such dataset, it does not have images of one shape with
-        labels, or a file in its folder is not the original.
+      InputError: If there is no such dataset, or it does not have images of one shape
+        with labels.
     """
     archives = source_dir / re.split("[/:]", name)[0]
     digests = {
@@ -60,19 +62,14 @@ def find_dataset(name: str, source_dir: Path) -> tuple[tfds.core.DatasetBuilder,
         builder = tfds.builder(name, data_dir=cache_dir() / key)
     except tfds.core.DatasetNotFoundError as error:
         raise InputError(
-            f"{PARAMS}: dataset = {name}: neither TFDS nor {__package__} has a dataset "
-            "of that name; some that work are mnist, cifar10 and sklearn_digits"
+            f"{PARAMS}: dataset = {name}: TFDS has no dataset of that name (some that "
+            f"work are mnist, cifar10 and sklearn_digits), and there are no images in "
+            f"{archives}/CLASS; with --temp or --queue, they must be in Git or DVC"
         ) from error
     # An unknown version or config, or a corrupt folder: builders raise many things.
     except Exception as error:
         raise InputError(f"{PARAMS}: dataset = {name}: {_describe(error)}") from error
-    _check_features(builder)
-    for _, file, expected in _archives(builder):
-        if (found := digests.get(file, expected)) != expected:
-            raise InputError(
-                f"{archives / file}: corrupt or not the original: its SHA-256 is "
-                f"{found}; expected {expected}"
-            )
+    _check_features(builder, image_size, channels)
     return builder, archives
 
 
@@ -92,16 +89,16 @@ def prepared_dataset(
     from it is deleted: TFDS would reuse it for any file of the same name.
 
     Raises:
-      InputError: If the dataset can be neither read nor downloaded, or lacks the splits
-        train and test.
+      InputError: If the dataset can be neither read nor downloaded, or lacks the split
+        train.
     """
     folder = Path(builder.data_path).parent
     lock = folder.with_name(f"{folder.name}.lock")
     with process_lock(lock, f"preparing {builder.name}"):
         _prepare(builder, archives, extract_dir=folder / "extracted")
-        if not {"train", "test"} <= set(builder.info.splits):
+        if "train" not in builder.info.splits:
             raise InputError(
-                f"dataset = {builder.name}: needs the splits train and test; it has "
+                f"dataset = {builder.name}: needs the split train; it has "
                 f"{', '.join(builder.info.splits) or 'none'}"
             )
         yield
@@ -158,27 +155,45 @@ def _prepare(
         shutil.rmtree(extract_dir, ignore_errors=True)
 
 
-def describe_split(builder: tfds.core.DatasetBuilder, split: str) -> SplitInfo:
-    """Describes a split of a prepared dataset; raises InputError if it is empty."""
+def read_splits(
+    builder: tfds.core.DatasetBuilder,
+    image_size: Sequence[int] | None = None,
+    channels: int | None = None,
+) -> Iterator[tuple[str, SplitInfo, Batches]]:
+    """Reads the splits train and test, if it has one, of a prepared dataset.
+
+    Yields:
+      Each split with its metadata and `read_batches`.
+
+    Raises:
+      InputError: If a split is empty.
+    """
     info = builder.info
-    try:
-        return SplitInfo(
-            dataset=info.full_name.removesuffix(f"/{info.version}"),
-            version=str(info.version),
-            image_shape=info.features["image"].shape,
-            class_names=info.features["label"].names,
-            num_examples=info.splits[split].num_examples,
-        )
-    except ValidationError as error:
-        raise InputError(
-            f"dataset = {builder.name}, {split}: {first_problem(error)}"
-        ) from error
+    height, width, depth = info.features["image"].shape
+    if image_size or channels:
+        depth = channels or (1 if depth < 3 else 3)
+    for split in ("train", "test"):
+        if split in info.splits:
+            split_info = describe_split(
+                dataset=info.full_name.removesuffix(f"/{info.version}"),
+                version=str(info.version),
+                image_shape=(*(image_size or (height, width)), depth),
+                class_names=info.features["label"].names,
+                num_examples=info.splits[split].num_examples,
+            )
+            yield (
+                split,
+                split_info,
+                read_batches(builder, split, split_info.image_shape),
+            )
 
 
 def read_batches(
-    builder: tfds.core.DatasetBuilder, split: str
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    builder: tfds.core.DatasetBuilder, split: str, shape: tuple[int, int, int]
+) -> Batches:
     """Reads a split of a prepared dataset, in TFDS's fixed order.
+
+    Images of another shape, `[H, W, C]`, are converted and resized.
 
     Yields:
       `[B, H, W, C]` uint8 images and `[B]` int64 labels.
@@ -196,8 +211,11 @@ def read_batches(
     )
     # Closing an iterator waits for its autotuning thread, which sleeps for seconds.
     read_config.options.autotune.enabled = False
+    # Images of different sizes cannot be in one batch.
+    is_fixed = None not in builder.info.features["image"].shape
+    batch_size = READ_BATCH_SIZE if is_fixed else 1
     dataset = builder.as_dataset(
-        split=split, batch_size=READ_BATCH_SIZE, read_config=read_config
+        split=split, batch_size=batch_size, read_config=read_config
     )
     try:
         for batch in tfds.as_numpy(dataset):
@@ -205,7 +223,10 @@ def read_batches(
                 raise InputError(
                     f"dataset = {builder.name}: {split} has images without a label"
                 )
-            yield batch["image"], batch["label"]
+            images = batch["image"]
+            if images.shape[1:] != shape:
+                images = np.stack([_fit(image, shape) for image in images])
+            yield images, batch["label"]
     except tf.errors.OpError as error:
         raise InputError(
             f"{builder.data_path}: corrupt; delete it and run the stage again: "
@@ -213,49 +234,41 @@ def read_batches(
         ) from error
 
 
-def check_labels(archives: Path, split: str, labels: np.ndarray) -> None:
-    """Raises InputError if the archive of the labels, if any, states other counts."""
-    path = archives / LABEL_ARCHIVES[split]
-    if not path.exists():
-        return
-    with gzip.open(path) as file:
-        content = file.read()[LABEL_ARCHIVE_HEADER_BYTES:]
-    stated = np.bincount(np.frombuffer(content, np.uint8))
-    found = np.bincount(labels)
-    if not np.array_equal(stated, found):
-        raise InputError(
-            f"{path}: has {stated.tolist()} images of each label; the dataset that was "
-            f"prepared from it has {found.tolist()}"
-        )
+def _fit(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Converts and resizes an image to a shape, `[H, W, C]`."""
+    pixels = image.squeeze(axis=2) if image.shape[2] == 1 else image
+    converted = convert_image(Image.fromarray(pixels), shape[2])
+    return np.atleast_3d(resize_image(converted, shape[:2]))
 
 
-def find_twin(info: SplitInfo) -> str | None:
-    """Returns another dataset that was seen with the same images; remembers this."""
-    path = cache_dir() / "digests" / info.sha256["images.npy"]
-    if path.exists():
-        known = path.read_text(encoding="utf-8")
-        return known if known != info.dataset else None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(info.dataset, encoding="utf-8")
-    return None
-
-
-def _check_features(builder: tfds.core.DatasetBuilder) -> None:
+def _check_features(
+    builder: tfds.core.DatasetBuilder,
+    image_size: Sequence[int] | None,
+    channels: int | None,
+) -> None:
     """Raises InputError unless the dataset has images of one shape with labels."""
     features = builder.info.features
     image, label = (dict(features.items()).get(key) for key in ("image", "label"))
     if (
         not isinstance(image, tfds.features.Image)
         or not isinstance(label, tfds.features.ClassLabel)
-        or None in image.shape
         or image.np_dtype != np.uint8
     ):
         found = f"{', '.join(features)}, with image = {image} and label = {label}"
         found = textwrap.shorten(found, 300, placeholder=" ...")
         raise InputError(
-            f"{PARAMS}: dataset = {builder.name}: needs the features image, uint8 of "
-            f"one fixed shape, and label, a class; it has {found}"
+            f"{PARAMS}: dataset = {builder.name}: needs the features image, uint8, and "
+            f"label, a class; it has {found}"
         )
+    for key, value, dimensions in (
+        ("image_size", image_size, image.shape[:2]),
+        ("channels", channels, image.shape[2:]),
+    ):
+        if value is None and None in dimensions:
+            raise InputError(
+                f"{PARAMS}: {key} = null: the images of {builder.name} differ in it: "
+                f"set it to {'1 or 3' if key == 'channels' else '[28, 28], say'}"
+            )
 
 
 def _archives(builder: tfds.core.DatasetBuilder) -> Iterator[tuple[str, str, str]]:

@@ -1,0 +1,95 @@
+"""Held-out splits without shared images, and exact duplicates and other problems."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from core_mlp.pipeline.params import PATH as PARAMS
+from core_mlp.pipeline.stage import InputError
+
+SPLITS = "train", "validation", "test"
+COLUMNS = "split", "problem", "count"
+FACTS = np.dtype([("hash", np.uint64), ("label", np.int64), ("is_constant", bool)])
+
+
+def examine(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns what `find_problems` has to know, 17 bytes per image.
+
+    Args:
+      images: `[N, H, W, C]` uint8; may be memory-mapped.
+      labels: `[N]` int64.
+
+    Returns:
+      `[N]` records: a hash of the pixels, the label, whether the image has one color.
+    """
+    facts = np.empty(len(images), FACTS)
+    for index, image in enumerate(images):
+        pixels = image.tobytes()
+        digest = hashlib.blake2b(pixels, digest_size=8).digest()
+        num_pixels = image.shape[0] * image.shape[1]
+        is_constant = pixels == pixels[: image.shape[2]] * num_pixels
+        facts[index] = int.from_bytes(digest, "little"), labels[index], is_constant
+    return facts
+
+
+def hold_out(keys: np.ndarray, sizes: dict[str, int]) -> dict[str, np.ndarray]:
+    """Divides examples into splits that have no key in common.
+
+    Each split takes the first examples that are left, and all that equal one of them.
+
+    Args:
+      keys: `[N]`, equal for equal images.
+      sizes: Examples of each split to hold out, without those that equal one.
+
+    Returns:
+      Sorted indices of the examples of each split; the rest is `train`.
+
+    Raises:
+      InputError: If no example is left for `train`.
+    """
+    splits, rest = {}, np.arange(len(keys))
+    for split, size in sizes.items():
+        is_held_out = np.isin(keys[rest], keys[rest[:size]])
+        splits[split], rest = rest[is_held_out], rest[~is_held_out]
+    if not len(rest):
+        names = " + ".join(f"{split}_size" for split in sizes)
+        raise InputError(
+            f"{PARAMS}: {names} = {sum(sizes.values())}: at most {len(keys) - 1}, so "
+            "that an image is left to train on"
+        )
+    return {"train": rest, **splits}
+
+
+def find_problems(
+    splits: dict[str, np.ndarray], class_names: Sequence[str]
+) -> list[tuple[str, str, int]]:
+    """Counts exact duplicates and other problems.
+
+    Args:
+      splits: From `examine`, by the name of the split.
+      class_names: Name of each class.
+
+    Returns:
+      Split, problem and count (0 too) of the images, or missing classes, with it.
+    """
+    facts = np.sort(np.concatenate(list(splits.values())), order=["hash", "label"])
+    is_equal = facts["hash"][1:] == facts["hash"][:-1]
+    is_conflict = is_equal & (facts["label"][1:] != facts["label"][:-1])
+    conflicts = facts["hash"][1:][is_conflict]
+    rows = []
+    for split in SPLITS:
+        hashes = splits[split]["hash"]
+        counts = {"repeated": len(hashes) - len(np.unique(hashes))}
+        for other in SPLITS:
+            if other != split:
+                counts[f"also in {other}"] = np.isin(
+                    hashes, splits[other]["hash"]
+                ).sum()
+        counts["with two labels"] = np.isin(hashes, conflicts).sum()
+        counts["of one color"] = splits[split]["is_constant"].sum()
+        counts["missing classes"] = len(class_names) - len(
+            np.unique(splits[split]["label"])
+        )
+        rows += [(split, problem, int(count)) for problem, count in counts.items()]
+    return rows
