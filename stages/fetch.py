@@ -23,11 +23,11 @@ def main() -> None:
     if images := folders.find_images(SOURCE / p.dataset):
         write(folders.read_splits(images, p.dataset, p.image_size, p.channels))
     else:
-        builder, archives = tfds.find_dataset(
+        builder, archives, shape = tfds.find_dataset(
             p.dataset, SOURCE, p.image_size, p.channels
         )
         with tfds.prepared_dataset(builder, archives):
-            write(tfds.read_splits(builder, p.image_size, p.channels))
+            write(tfds.read_splits(builder, shape))
 
 
 def write(splits: Iterable[tuple]) -> None:

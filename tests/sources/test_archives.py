@@ -11,7 +11,6 @@ import tensorflow_datasets as tfds
 from helpers import write_params
 
 from core_mlp.pipeline.metadata import SplitInfo
-from core_mlp.sources import tfds as sources
 from stages import fetch
 
 ARCHIVE = "images.npy.gz"
@@ -148,12 +147,3 @@ def test_a_changed_archive_of_the_same_name_is_read(folder):
         put_archive("unchecked", value)
 
         assert fetch_value("unchecked") == value
-
-
-def test_what_a_killed_run_has_extracted_is_not_used(folder):
-    builder, _ = sources.find_dataset("crosses", Path("data/source"))
-    left = Path(builder.data_path).parent / "extracted" / f"GZIP.{ARCHIVE}"
-    left.parent.mkdir(parents=True)
-    left.write_bytes(gzip.decompress(make_archive(1)))
-
-    assert fetch_value("crosses") == 2

@@ -96,9 +96,9 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Path | str) -> str:
     """Returns the SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Held-out splits without shared images, and exact duplicates and other problems."""
+"""Held-out splits, exact duplicates, and other problems of a dataset."""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,27 +8,26 @@ import numpy as np
 from core_mlp.pipeline.params import PATH as PARAMS
 from core_mlp.pipeline.stage import InputError
 
-SPLITS = "train", "validation", "test"
 COLUMNS = "split", "problem", "count"
 FACTS = np.dtype([("hash", np.uint64), ("label", np.int64), ("is_constant", bool)])
 
 
 def examine(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns what `find_problems` has to know, 17 bytes per image.
+    """Returns what the other functions need to know of each image, in 17 bytes.
 
     Args:
       images: `[N, H, W, C]` uint8; may be memory-mapped.
       labels: `[N]` int64.
 
     Returns:
-      `[N]` records: a hash of the pixels, the label, whether the image has one color.
+      `[N]` records: a hash of the pixels, the label, whether all pixels are the same.
     """
     facts = np.empty(len(images), FACTS)
+    height, width, channels = images.shape[1:]
     for index, image in enumerate(images):
         pixels = image.tobytes()
         digest = hashlib.blake2b(pixels, digest_size=8).digest()
-        num_pixels = image.shape[0] * image.shape[1]
-        is_constant = pixels == pixels[: image.shape[2]] * num_pixels
+        is_constant = pixels == pixels[:channels] * (height * width)
         facts[index] = int.from_bytes(digest, "little"), labels[index], is_constant
     return facts
 
@@ -36,11 +35,10 @@ def examine(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def hold_out(keys: np.ndarray, sizes: dict[str, int]) -> dict[str, np.ndarray]:
     """Divides examples into splits that have no key in common.
 
-    Each split takes the first examples that are left, and all that equal one of them.
-
     Args:
       keys: `[N]`, equal for equal images.
-      sizes: Examples of each split to hold out, without those that equal one.
+      sizes: For each split in turn, how many of the first examples that are left it
+        takes; it also takes all that equal one of them.
 
     Returns:
       Sorted indices of the examples of each split; the rest is `train`.
@@ -53,9 +51,9 @@ def hold_out(keys: np.ndarray, sizes: dict[str, int]) -> dict[str, np.ndarray]:
         is_held_out = np.isin(keys[rest], keys[rest[:size]])
         splits[split], rest = rest[is_held_out], rest[~is_held_out]
     if not len(rest):
-        names = " + ".join(f"{split}_size" for split in sizes)
+        total = " + ".join(f"{split}_size" for split in sizes)
         raise InputError(
-            f"{PARAMS}: {names} = {sum(sizes.values())}: at most {len(keys) - 1}, so "
+            f"{PARAMS}: {total} = {sum(sizes.values())}: at most {len(keys) - 1}, so "
             "that an image is left to train on"
         )
     return {"train": rest, **splits}
@@ -64,32 +62,30 @@ def hold_out(keys: np.ndarray, sizes: dict[str, int]) -> dict[str, np.ndarray]:
 def find_problems(
     splits: dict[str, np.ndarray], class_names: Sequence[str]
 ) -> list[tuple[str, str, int]]:
-    """Counts exact duplicates and other problems.
+    """Counts exact duplicates, constant images and missing classes.
 
     Args:
-      splits: From `examine`, by the name of the split.
+      splits: From `examine`, by split.
       class_names: Name of each class.
 
     Returns:
-      Split, problem and count (0 too) of the images, or missing classes, with it.
+      Split, problem, and number of images (or classes) with it, which may be 0.
     """
     facts = np.sort(np.concatenate(list(splits.values())), order=["hash", "label"])
     is_equal = facts["hash"][1:] == facts["hash"][:-1]
     is_conflict = is_equal & (facts["label"][1:] != facts["label"][:-1])
     conflicts = facts["hash"][1:][is_conflict]
     rows = []
-    for split in SPLITS:
-        hashes = splits[split]["hash"]
+    for split in (names := ("train", "validation", "test")):
+        hashes, labels = splits[split]["hash"], splits[split]["label"]
         counts = {"repeated": len(hashes) - len(np.unique(hashes))}
-        for other in SPLITS:
+        for other in names:
             if other != split:
                 counts[f"also in {other}"] = np.isin(
                     hashes, splits[other]["hash"]
                 ).sum()
         counts["with two labels"] = np.isin(hashes, conflicts).sum()
         counts["of one color"] = splits[split]["is_constant"].sum()
-        counts["missing classes"] = len(class_names) - len(
-            np.unique(splits[split]["label"])
-        )
+        counts["missing classes"] = len(class_names) - len(np.unique(labels))
         rows += [(split, problem, int(count)) for problem, count in counts.items()]
     return rows

@@ -24,6 +24,7 @@ from core_mlp.sources.image_files import convert_image, resize_image
 
 READ_BATCH_SIZE = 1024
 NUM_PARALLEL_DECODES = 16
+Shape = tuple[int, int, int]
 
 
 def find_dataset(
@@ -31,7 +32,7 @@ def find_dataset(
     source_dir: Path,
     image_size: Sequence[int] | None = None,
     channels: int | None = None,
-) -> tuple[tfds.core.DatasetBuilder, Path]:
+) -> tuple[tfds.core.DatasetBuilder, Path, Shape]:
     """Finds a dataset by its name.
 
     TFDS looks up a prepared dataset by its name alone. Here its folder also depends on
@@ -45,7 +46,8 @@ def find_dataset(
       channels: 1 for gray, 3 for RGB; None keeps the data's.
 
     Returns:
-      The builder, and the dataset's folder in `source_dir`.
+      The builder, the dataset's folder in `source_dir`, and the shape of the images to
+      write, `(H, W, C)`.
 
     Raises:
       InputError: If there is no such dataset, or it does not have images of one shape
@@ -58,8 +60,10 @@ def find_dataset(
         if path.is_file()
     }
     key = hashlib.sha256(f"{tfds.__version__} {digests}".encode()).hexdigest()[:16]
+    # Within TFDS's own folder, so that all copies of this repository use it.
+    data_dir = Path(tfds.core.constants.DATA_DIR, "core_mlp", key)
     try:
-        builder = tfds.builder(name, data_dir=cache_dir() / key)
+        builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
         raise InputError(
             f"{PARAMS}: dataset = {name}: TFDS has no dataset of that name (some that "
@@ -69,13 +73,7 @@ def find_dataset(
     # An unknown version or config, or a corrupt folder: builders raise many things.
     except Exception as error:
         raise InputError(f"{PARAMS}: dataset = {name}: {_describe(error)}") from error
-    _check_features(builder, image_size, channels)
-    return builder, archives
-
-
-def cache_dir() -> Path:
-    """Returns the folder, within TFDS's own, that all copies of this repository use."""
-    return Path(tfds.core.constants.DATA_DIR, "core_mlp")
+    return builder, archives, _output_shape(builder, image_size, channels)
 
 
 @contextmanager
@@ -96,11 +94,9 @@ def prepared_dataset(
     lock = folder.with_name(f"{folder.name}.lock")
     with process_lock(lock, f"preparing {builder.name}"):
         _prepare(builder, archives, extract_dir=folder / "extracted")
-        if "train" not in builder.info.splits:
-            raise InputError(
-                f"dataset = {builder.name}: needs the split train; it has "
-                f"{', '.join(builder.info.splits) or 'none'}"
-            )
+        if "train" not in (splits := builder.info.splits):
+            found = ", ".join(splits) or "none"
+            raise InputError(f"dataset = {builder.name}: no split train, but {found}")
         yield
 
 
@@ -108,9 +104,9 @@ def _prepare(
     builder: tfds.core.DatasetBuilder, archives: Path, extract_dir: Path
 ) -> None:
     missing = {
-        url: file
-        for url, file, _ in _archives(builder)
-        if not (archives / file).exists()
+        url: name
+        for url, info in (builder.url_infos or {}).items()
+        if not (archives / (name := info.filename or Path(url).name)).exists()
     }
     if missing and not builder.data_path.exists():
         print(
@@ -118,8 +114,6 @@ def _prepare(
             "network, TFDS gives up after about four minutes",
             flush=True,
         )
-    # Left behind by a run that was killed, it may be from other archives.
-    shutil.rmtree(extract_dir, ignore_errors=True)
     config = tfds.download.DownloadConfig(
         extract_dir=extract_dir, manual_dir=archives, try_download_gcs=False
     )
@@ -156,40 +150,24 @@ def _prepare(
 
 
 def read_splits(
-    builder: tfds.core.DatasetBuilder,
-    image_size: Sequence[int] | None = None,
-    channels: int | None = None,
+    builder: tfds.core.DatasetBuilder, shape: Shape
 ) -> Iterator[tuple[str, SplitInfo, Batches]]:
-    """Reads the splits train and test, if it has one, of a prepared dataset.
-
-    Yields:
-      Each split with its metadata and `read_batches`.
+    """Yields train, and test if there is one, with their metadata and `read_batches`.
 
     Raises:
       InputError: If a split is empty.
     """
     info = builder.info
-    height, width, depth = info.features["image"].shape
-    if image_size or channels:
-        depth = channels or (1 if depth < 3 else 3)
-    for split in ("train", "test"):
-        if split in info.splits:
-            split_info = describe_split(
-                dataset=info.full_name.removesuffix(f"/{info.version}"),
-                version=str(info.version),
-                image_shape=(*(image_size or (height, width)), depth),
-                class_names=info.features["label"].names,
-                num_examples=info.splits[split].num_examples,
-            )
-            yield (
-                split,
-                split_info,
-                read_batches(builder, split, split_info.image_shape),
-            )
+    name, names = info.full_name, info.features["label"].names
+    name = name.removesuffix(f"/{info.version}")
+    for split in sorted({"train", "test"} & set(info.splits), reverse=True):
+        count = info.splits[split].num_examples
+        split_info = describe_split(name, str(info.version), shape, names, count)
+        yield split, split_info, read_batches(builder, split, shape)
 
 
 def read_batches(
-    builder: tfds.core.DatasetBuilder, split: str, shape: tuple[int, int, int]
+    builder: tfds.core.DatasetBuilder, split: str, shape: Shape
 ) -> Batches:
     """Reads a split of a prepared dataset, in TFDS's fixed order.
 
@@ -234,18 +212,18 @@ def read_batches(
         ) from error
 
 
-def _fit(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def _fit(image: np.ndarray, shape: Shape) -> np.ndarray:
     """Converts and resizes an image to a shape, `[H, W, C]`."""
     pixels = image.squeeze(axis=2) if image.shape[2] == 1 else image
     converted = convert_image(Image.fromarray(pixels), shape[2])
     return np.atleast_3d(resize_image(converted, shape[:2]))
 
 
-def _check_features(
+def _output_shape(
     builder: tfds.core.DatasetBuilder,
     image_size: Sequence[int] | None,
     channels: int | None,
-) -> None:
+) -> Shape:
     """Raises InputError unless the dataset has images of one shape with labels."""
     features = builder.info.features
     image, label = (dict(features.items()).get(key) for key in ("image", "label"))
@@ -260,21 +238,17 @@ def _check_features(
             f"{PARAMS}: dataset = {builder.name}: needs the features image, uint8, and "
             f"label, a class; it has {found}"
         )
-    for key, value, dimensions in (
-        ("image_size", image_size, image.shape[:2]),
-        ("channels", channels, image.shape[2:]),
-    ):
-        if value is None and None in dimensions:
-            raise InputError(
-                f"{PARAMS}: {key} = null: the images of {builder.name} differ in it: "
-                f"set it to {'1 or 3' if key == 'channels' else '[28, 28], say'}"
-            )
-
-
-def _archives(builder: tfds.core.DatasetBuilder) -> Iterator[tuple[str, str, str]]:
-    """Yields URL, file name and SHA-256 of each file that the dataset is made from."""
-    for url, info in (builder.url_infos or {}).items():
-        yield url, info.filename or Path(url).name, info.checksum
+    height, width, depth = image.shape
+    if depth and (image_size or channels):
+        depth = 1 if depth < 3 else 3
+    shape = (*(image_size or (height, width)), channels or depth)
+    if None in shape:
+        key, choice = ("image_size", "[28, 28], for example")
+        if None not in shape[:2]:
+            key, choice = "channels", "1 or 3"
+        found = f"the images of {builder.name} have the shape {image.shape}"
+        raise InputError(f"{PARAMS}: {key} = null: {found}; set {key} to {choice}")
+    return shape
 
 
 def _describe(error: Exception) -> str:
