@@ -5,7 +5,7 @@ images.npy, labels.npy and info.json of the train split and, if there is one, th
 split.
 """
 
-from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 from core_mlp.pipeline import params
@@ -21,18 +21,15 @@ def main() -> None:
     p = params.load_params(params.FetchParams)
     print(f"Preparing {p.dataset}", flush=True)
     if images := folders.find_images(SOURCE / p.dataset):
-        write(folders.read_splits(images, p.dataset, p.image_size, p.channels))
+        lock = nullcontext()
+        splits = folders.read_splits(images, p.dataset, p.image_size, p.channels)
     else:
         builder, archives, shape = tfds.find_dataset(
             p.dataset, SOURCE, p.image_size, p.channels
         )
-        with tfds.prepared_dataset(builder, archives):
-            write(tfds.read_splits(builder, shape))
-
-
-def write(splits: Iterable[tuple]) -> None:
-    """Writes the arrays of each split."""
-    with atomic_output(RAW) as partial:
+        lock = tfds.prepared_dataset(builder, archives)
+        splits = tfds.read_splits(builder, shape)
+    with lock, atomic_output(RAW) as partial:
         partial.mkdir()
         for split, info, batches in splits:
             arrays.write_arrays(partial / split, info, batches)

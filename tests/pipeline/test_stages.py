@@ -59,8 +59,8 @@ def test_validation_must_leave_something_to_train_on(digits, size):
     write_params(digits, validation_size=size)
 
     assert message_of(preprocess.main) == (
-        f"error: params.yaml: validation_size = {size}: at most 1436, so that an image "
-        "is left to train on"
+        f"error: params.yaml: validation_size = {size}: leaves none of 1,437 for "
+        "training"
     )
 
 
@@ -335,7 +335,7 @@ def test_an_unknown_dataset_is_named_with_its_file(digits):
 
     assert message_of(fetch.main) == (
         "error: params.yaml: dataset = no_such_set: TFDS has no dataset of that name "
-        "(some that work are mnist, cifar10 and sklearn_digits), and there are no "
+        "(some that work are mnist, cifar10, sklearn_digits), and there are no "
         "images in data/source/no_such_set/CLASS; with --temp or --queue, they must be "
         "in Git or DVC"
     )

@@ -58,8 +58,8 @@ def test_something_must_be_left_to_train_on(keys):
         hold_out(keys, {"test": 2, "validation": 3})
 
     assert str(error.value) == (
-        f"params.yaml: test_size + validation_size = 5: at most {len(keys) - 1}, so "
-        "that an image is left to train on"
+        "params.yaml: test_size + validation_size = 5: leaves none of "
+        f"{len(keys)} for training"
     )
 
 

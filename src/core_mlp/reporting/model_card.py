@@ -30,6 +30,7 @@ def write(run: Run) -> None:
 def render(run: Run) -> str:
     """Returns the model card of a run."""
     metrics = run.metrics
+    leaked = f"**{count(run.num_leaked, 'image')} of which the train split has, too**"
     confident_first = sorted(run.mistakes.values(), key=lambda m: -m.confidence)
     return TEMPLATE.read_text(encoding="utf-8").format(
         layer_sizes="-".join(
@@ -43,6 +44,7 @@ def render(run: Run) -> str:
         params=_table(["parameter", "value"], run.params.items()),
         num_test=f"{run.count:,}",
         test_split=str(run.test_split)[:12],
+        leaked=leaked if run.num_leaked else "none of which were used in\ntraining",
         accuracy=f"{metrics['test_accuracy']:.4f}",
         low=f"{metrics['test_accuracy_low']:.4f}",
         high=f"{metrics['test_accuracy_high']:.4f}",

@@ -63,6 +63,9 @@ def write_report(base: str, head: str | None, *, with_gate: bool = False) -> Non
     results = gate.check(rules, new, comparison) if with_gate else []
     verdict = describe_verdict(old, new, comparison, rules.max_accuracy_loss)
     blocks = [*verdict, *gate.describe(results, edits)]
+    if new.num_leaked:
+        leaked = count(new.num_leaked, "test image")
+        blocks.append(Paragraph(f"Warning: {leaked} also in the train split."))
     if not old.has_results_of(new):
         blocks += [
             *describe_metrics(old, new, comparison),

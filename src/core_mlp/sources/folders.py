@@ -20,17 +20,14 @@ from core_mlp.sources.arrays import Batches, describe_split
 from core_mlp.sources.image_files import read_image, resize_image
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
-NUM_PROCESSES = os.cpu_count() or 1
 # Of a task: large enough to hide the cost of passing it on, small enough for memory.
 TASK_FILES = 256
-TASK_BYTES = 4 * 2**20
-WINDOW_TASKS = 16 * NUM_PROCESSES
+TASK_BYTES = 2**20
+WINDOW_TASKS = 256
 MAX_PROBLEMS = 20
 
 # Paths by class by split.
 Images = dict[str, dict[str, list[str]]]
-# Digest of the content, label and path.
-File = tuple[str, int, str]
 
 
 def find_images(folder: Path) -> Images:
@@ -38,16 +35,12 @@ def find_images(folder: Path) -> Images:
 
     Returns:
       Paths by class by split; empty if no subfolder has images.
-
-    Raises:
-      InputError: If there is another folder beside train and test.
     """
+    skipped, images = [], {}
     splits, names = {"train": folder}, {path.name for path in _subfolders(folder)}
     if names and (names <= {"train", "test"} or _subfolders(folder / "train")):
         splits = {split: folder / split for split in ("train", "test")}
-        if others := sorted(names - splits.keys()):
-            raise InputError(f"{folder / others[0]}: expected only train and test")
-    images, skipped = {}, []
+        skipped = [str(folder / name) for name in sorted(names - splits.keys())]
     for split, split_folder in splits.items():
         for class_folder in _subfolders(split_folder):
             for entry in os.scandir(class_folder):
@@ -59,7 +52,7 @@ def find_images(folder: Path) -> Images:
                 else:
                     skipped.append(entry.path)
     if images and skipped:
-        print(f"Skipping what is not an image: {_shorten(skipped)}")
+        print(f"warning: {len(skipped):,} skipped, not images: {skipped[0]!r}, ...")
     return images
 
 
@@ -88,10 +81,8 @@ def read_splits(
     if unknown := sorted(images.get("test", {}).keys() - names):
         raise InputError(f"dataset = {name}: train has no images of class {unknown[0]}")
     read = partial(_read, image_size=image_size, channels=channels)
-    problems, copies, seen, example = [], [], {}, None
-    with ProcessPoolExecutor(
-        NUM_PROCESSES, initializer=_start_worker, initargs=[os.getpid()]
-    ) as pool:
+    problems, example = [], None
+    with ProcessPoolExecutor(None, None, _start_worker, [os.getpid()]) as pool:
         for split, classes in images.items():
             labels = [n for n, c in enumerate(names) for _ in classes.get(c, [])]
             paths = [path for c in names for path in classes.get(c, [])]
@@ -100,19 +91,12 @@ def read_splits(
                 hashes, f"hash {split}", len(paths), unit="file", disable=None
             )
             files = sorted(zip(hashes, labels, paths, strict=True))
-            for digest, _, path in files:
-                if (first := seen.setdefault(digest, path)) != path:
-                    copies += [first, path]
-            readable = (
-                (path, pixels.shape)
-                for _, _, path in files
-                if not isinstance(pixels := read(path), str)
-            )
-            example = example or next(readable, ("", (1, 1, 1)))
+            if not example:
+                results = ((path, read(path)) for _, _, path in files)
+                readable = ((p, r.shape) for p, r in results if not isinstance(r, str))
+                example = next(readable, ("", (1, 1, 1)))
             info = describe_split(name, "folder", example[1], names, len(files))
             yield split, info, _read_batches(pool, read, files, example, problems)
-    if copies:
-        print(f"warning: files with equal content: {_shorten(copies)}")
     if problems:
         print(*problems[:MAX_PROBLEMS], sep="\n")
         found = f"{len(problems):,} of its files cannot be read; see the lines above"
@@ -122,7 +106,7 @@ def read_splits(
 def _read_batches(
     pool: ProcessPoolExecutor,
     read: Callable[[str], np.ndarray | str],
-    files: list[File],
+    files: list[tuple[str, int, str]],
     example: tuple[str, tuple[int, ...]],
     problems: list[str],
 ) -> Batches:
@@ -140,12 +124,10 @@ def _read_batches(
                 problems.append(pixels)
                 pixels = np.zeros(shape, np.uint8)
             elif pixels.shape != shape:
-                key, choice = "image_size", f"{list(shape[:2])}, for example"
-                if pixels.shape[:2] == shape[:2]:
-                    key, choice = "channels", "1 or 3"
+                key = "channels" if pixels.shape[:2] == shape[:2] else "image_size"
                 raise InputError(
                     f"{PARAMS}: {key} = null: {first!r} has the shape {list(shape)}, "
-                    f"but {path!r} has {list(pixels.shape)}; set {key} to {choice}"
+                    f"{path!r} has {list(pixels.shape)}: set {key}"
                 )
             yield pixels[np.newaxis], np.array([label])
 
@@ -171,8 +153,3 @@ def _start_worker(parent: int) -> None:
 
 def _subfolders(folder: Path) -> list[Path]:
     return [path for path in folder.glob("[!.]*") if path.is_dir()]
-
-
-def _shorten(paths: list[str]) -> str:
-    more = f" and {len(paths) - 4:,} more" if len(paths) > 4 else ""
-    return ", ".join(map(repr, paths[:4])) + more

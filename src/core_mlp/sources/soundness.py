@@ -13,7 +13,7 @@ FACTS = np.dtype([("hash", np.uint64), ("label", np.int64), ("is_constant", bool
 
 
 def examine(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns what the other functions need to know of each image, in 17 bytes.
+    """Summarizes each image in 17 bytes.
 
     Args:
       images: `[N, H, W, C]` uint8; may be memory-mapped.
@@ -51,10 +51,9 @@ def hold_out(keys: np.ndarray, sizes: dict[str, int]) -> dict[str, np.ndarray]:
         is_held_out = np.isin(keys[rest], keys[rest[:size]])
         splits[split], rest = rest[is_held_out], rest[~is_held_out]
     if not len(rest):
-        total = " + ".join(f"{split}_size" for split in sizes)
+        total = f"{' + '.join(f'{s}_size' for s in sizes)} = {sum(sizes.values())}"
         raise InputError(
-            f"{PARAMS}: {total} = {sum(sizes.values())}: at most {len(keys) - 1}, so "
-            "that an image is left to train on"
+            f"{PARAMS}: {total}: leaves none of {len(keys):,} for training"
         )
     return {"train": rest, **splits}
 
@@ -71,10 +70,9 @@ def find_problems(
     Returns:
       Split, problem, and number of images (or classes) with it, which may be 0.
     """
-    facts = np.sort(np.concatenate(list(splits.values())), order=["hash", "label"])
-    is_equal = facts["hash"][1:] == facts["hash"][:-1]
-    is_conflict = is_equal & (facts["label"][1:] != facts["label"][:-1])
-    conflicts = facts["hash"][1:][is_conflict]
+    pairs = np.unique(np.concatenate(list(splits.values()))[["hash", "label"]])
+    hashes, num_labels = np.unique(pairs["hash"], return_counts=True)
+    conflicts = hashes[num_labels > 1]
     rows = []
     for split in (names := ("train", "validation", "test")):
         hashes, labels = splits[split]["hash"], splits[split]["label"]

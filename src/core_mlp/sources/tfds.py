@@ -64,15 +64,16 @@ def find_dataset(
     data_dir = Path(tfds.core.constants.DATA_DIR, "core_mlp", key)
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError as error:
-        raise InputError(
-            f"{PARAMS}: dataset = {name}: TFDS has no dataset of that name (some that "
-            f"work are mnist, cifar10 and sklearn_digits), and there are no images in "
-            f"{archives}/CLASS; with --temp or --queue, they must be in Git or DVC"
-        ) from error
     # An unknown version or config, or a corrupt folder: builders raise many things.
     except Exception as error:
-        raise InputError(f"{PARAMS}: dataset = {name}: {_describe(error)}") from error
+        problem = _describe(error)
+        if isinstance(error, tfds.core.DatasetNotFoundError):
+            problem = (
+                "TFDS has no dataset of that name (some that work are mnist, cifar10, "
+                f"sklearn_digits), and there are no images in {archives}/CLASS; with "
+                "--temp or --queue, they must be in Git or DVC"
+            )
+        raise InputError(f"{PARAMS}: dataset = {name}: {problem}") from error
     return builder, archives, _output_shape(builder, image_size, channels)
 
 
@@ -91,71 +92,63 @@ def prepared_dataset(
         train.
     """
     folder = Path(builder.data_path).parent
-    lock = folder.with_name(f"{folder.name}.lock")
+    lock, extract_dir = folder.with_suffix(".lock"), folder / "extracted"
+    missing = {
+        url: name
+        for url, info in (builder.url_infos or {}).items()
+        if not (archives / (name := info.filename or Path(url).name)).exists()
+    }
+    is_ours = type(builder).__module__.startswith("core_mlp.")
+    config = tfds.download.DownloadConfig(
+        extract_dir=extract_dir, manual_dir=archives, try_download_gcs=False
+    )
+    if is_ours:
+        # TFDS would reuse what an earlier version of our code has prepared.
+        config.download_mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
     with process_lock(lock, f"preparing {builder.name}"):
-        _prepare(builder, archives, extract_dir=folder / "extracted")
+        if missing and not builder.data_path.exists():
+            print(
+                f"Downloading what is not in {archives}: {', '.join(missing)}; without "
+                "a network, TFDS gives up after about four minutes",
+                flush=True,
+            )
+        try:
+            builder.download_and_prepare(
+                # TFDS names downloads by URL and checksum, so they can be shared.
+                download_dir=Path(tfds.core.constants.DATA_DIR, "downloads"),
+                download_config=config,
+            )
+        # TFDS's builders raise whatever their sources make them raise.
+        except Exception as error:
+            import tensorflow as tf
+
+            # A bug in our own builder keeps its traceback; a full disk is not one.
+            io_errors = (OSError, tf.errors.OpError)
+            if is_ours and not isinstance(error.__cause__, io_errors):
+                raise
+            problem = f"cannot be prepared: {_describe(error)}"
+            if missing:
+                files = ", ".join(missing.values())
+                problem += f"; without a network, put into {archives}: {files}"
+            raise InputError(f"dataset = {builder.name}: {problem}") from error
+        finally:
+            shutil.rmtree(extract_dir, ignore_errors=True)
         if "train" not in (splits := builder.info.splits):
             found = ", ".join(splits) or "none"
             raise InputError(f"dataset = {builder.name}: no split train, but {found}")
         yield
 
 
-def _prepare(
-    builder: tfds.core.DatasetBuilder, archives: Path, extract_dir: Path
-) -> None:
-    missing = {
-        url: name
-        for url, info in (builder.url_infos or {}).items()
-        if not (archives / (name := info.filename or Path(url).name)).exists()
-    }
-    if missing and not builder.data_path.exists():
-        print(
-            f"Downloading what is not in {archives}: {', '.join(missing)}; without a "
-            "network, TFDS gives up after about four minutes",
-            flush=True,
-        )
-    config = tfds.download.DownloadConfig(
-        extract_dir=extract_dir, manual_dir=archives, try_download_gcs=False
-    )
-    is_ours = type(builder).__module__.startswith("core_mlp.")
-    if is_ours:
-        # TFDS would reuse what an earlier version of our code has prepared.
-        config.download_mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    try:
-        builder.download_and_prepare(
-            # TFDS names downloads by URL and checksum, so they can be shared.
-            download_dir=Path(tfds.core.constants.DATA_DIR, "downloads"),
-            download_config=config,
-        )
-    # TFDS's builders raise whatever their sources make them raise.
-    except Exception as error:
-        import tensorflow as tf
-
-        # A bug in our own builder keeps its traceback; a full disk is not one.
-        if is_ours and not isinstance(error.__cause__, (OSError, tf.errors.OpError)):
-            raise
-        problem = _describe(error)
-        if missing:
-            problem += (
-                f"; without a network, put these files into {archives}: "
-                f"{', '.join(missing.values())}"
-            )
-        raise InputError(
-            f"dataset = {builder.name}: cannot be prepared: {problem}"
-        ) from error
-    finally:
-        shutil.rmtree(extract_dir, ignore_errors=True)
-
-
 def read_splits(
     builder: tfds.core.DatasetBuilder, shape: Shape
 ) -> Iterator[tuple[str, SplitInfo, Batches]]:
-    """Yields train, and test if there is one, with their metadata and `read_batches`.
+    """Yields train, and test if there is one, with their metadata and batches.
 
     Raises:
-      InputError: If a split is empty.
+      InputError: If a split is empty, an image has no label (-1 in TFDS), or a file is
+        corrupt.
     """
     info = builder.info
     name, names = info.full_name, info.features["label"].names
@@ -163,22 +156,13 @@ def read_splits(
     for split in sorted({"train", "test"} & set(info.splits), reverse=True):
         count = info.splits[split].num_examples
         split_info = describe_split(name, str(info.version), shape, names, count)
-        yield split, split_info, read_batches(builder, split, shape)
+        yield split, split_info, _read_batches(builder, split, shape)
 
 
-def read_batches(
+def _read_batches(
     builder: tfds.core.DatasetBuilder, split: str, shape: Shape
 ) -> Batches:
-    """Reads a split of a prepared dataset, in TFDS's fixed order.
-
-    Images of another shape, `[H, W, C]`, are converted and resized.
-
-    Yields:
-      `[B, H, W, C]` uint8 images and `[B]` int64 labels.
-
-    Raises:
-      InputError: If an image has no label (-1 in TFDS), or a file is corrupt.
-    """
+    """Reads a split in TFDS's fixed order; converts and resizes to another shape."""
     import tensorflow as tf
 
     # One file after another, so that the order does not depend on parallelism.
@@ -243,11 +227,9 @@ def _output_shape(
         depth = 1 if depth < 3 else 3
     shape = (*(image_size or (height, width)), channels or depth)
     if None in shape:
-        key, choice = ("image_size", "[28, 28], for example")
-        if None not in shape[:2]:
-            key, choice = "channels", "1 or 3"
+        key = "image_size" if None in shape[:2] else "channels"
         found = f"the images of {builder.name} have the shape {image.shape}"
-        raise InputError(f"{PARAMS}: {key} = null: {found}; set {key} to {choice}")
+        raise InputError(f"{PARAMS}: {key} = null: {found}: set {key}")
     return shape
 
 
