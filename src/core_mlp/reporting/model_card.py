@@ -30,7 +30,7 @@ def write(run: Run) -> None:
 def render(run: Run) -> str:
     """Returns the model card of a run."""
     metrics = run.metrics
-    leaked = f"**{count(run.num_leaked, 'image')} of which the train split has, too**"
+    leaked = f"**{run.num_leaked:,} of which are also in the train split**"
     confident_first = sorted(run.mistakes.values(), key=lambda m: -m.confidence)
     return TEMPLATE.read_text(encoding="utf-8").format(
         layer_sizes="-".join(

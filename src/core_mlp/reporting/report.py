@@ -65,7 +65,7 @@ def write_report(base: str, head: str | None, *, with_gate: bool = False) -> Non
     blocks = [*verdict, *gate.describe(results, edits)]
     if new.num_leaked:
         leaked = count(new.num_leaked, "test image")
-        blocks.append(Paragraph(f"Warning: {leaked} also in the train split."))
+        blocks.append(Paragraph(f"Warning: the train split also has {leaked}."))
     if not old.has_results_of(new):
         blocks += [
             *describe_metrics(old, new, comparison),
