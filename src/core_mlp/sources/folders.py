@@ -21,7 +21,7 @@ from core_mlp.sources.image_files import read_image, resize_image
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 # Of a task: large enough to hide the cost of passing it on, small enough for memory.
-TASK_FILES = 256
+TASK_FILES = 64
 TASK_BYTES = 2**20
 WINDOW_TASKS = 256
 MAX_PROBLEMS = 20
@@ -82,14 +82,13 @@ def read_splits(
         raise InputError(f"dataset = {name}: train has no images of class {unknown[0]}")
     read = partial(_read, image_size=image_size, channels=channels)
     problems, example = [], None
-    with ProcessPoolExecutor(None, None, _start_worker, [os.getpid()]) as pool:
+    pool = ProcessPoolExecutor(None, None, _start_worker, [os.getpid()])
+    try:
         for split, classes in images.items():
             labels = [n for n, c in enumerate(names) for _ in classes.get(c, [])]
             paths = [path for c in names for path in classes.get(c, [])]
             hashes = pool.map(sha256, paths, chunksize=TASK_FILES)
-            hashes = tqdm(
-                hashes, f"hash {split}", len(paths), unit="file", disable=None
-            )
+            hashes = tqdm(hashes, "hash", len(paths), unit="file", disable=None)
             files = sorted(zip(hashes, labels, paths, strict=True))
             if not example:
                 results = ((path, read(path)) for _, _, path in files)
@@ -97,6 +96,8 @@ def read_splits(
                 example = next(readable, ("", (1, 1, 1)))
             info = describe_split(name, "folder", example[1], names, len(files))
             yield split, info, _read_batches(pool, read, files, example, problems)
+    finally:
+        pool.shutdown(cancel_futures=True)
     if problems:
         print(*problems[:MAX_PROBLEMS], sep="\n")
         found = f"{len(problems):,} of its files cannot be read; see the lines above"
