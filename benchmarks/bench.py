@@ -55,6 +55,18 @@ OTHERS = {
     "batch 1024": Setting(batch_size=1024),
     "2500-2000-1500-1000-500-10": Setting(num_images=6_400, hidden_sizes=LARGE),
 }
+# Images per second of reading a folder of 20,000 PNGs.
+FOLDERS = {
+    name: {
+        "ours": ("ours_folder", setting, None),
+        "TFDS ImageFolder": ("tfds_folder", setting, None),
+        "Keras image_dataset_from_directory": ("keras_folder", setting, None),
+    }
+    for name, setting in {
+        "folders": Setting(num_images=20_000),
+        "folders 128": Setting(num_images=20_000, image_shape=(128, 128, 3)),
+    }.items()
+}
 GROUPS = {
     "batch 128": DEFAULT,
     "augmented": AUGMENTATION,
@@ -62,6 +74,7 @@ GROUPS = {
         name: {"ours": ("ours", setting, None), "Keras fit": ("keras", setting, None)}
         for name, setting in OTHERS.items()
     },
+    **FOLDERS,
 }
 
 
@@ -112,9 +125,8 @@ def time_in_turns(entries: dict[str, tuple], rounds: int) -> dict[str, list[floa
     pipes = {}
     for name, (function, setting, _) in entries.items():
         pipes[name], end = context.Pipe()
-        context.Process(
-            target=serve, args=(function, setting, end), daemon=True
-        ).start()
+        # Not daemons, which may have no processes of their own.
+        context.Process(target=serve, args=(function, setting, end)).start()
         end.close()
     rates = {name: [] for name in entries}
     for index in range(rounds + 1):

@@ -8,12 +8,14 @@ images that were scaled before the clock starts.
 
 import itertools
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 RAW = Path("data/raw/train")
 VALIDATION_SIZE = 10_000
@@ -33,6 +35,7 @@ class Setting(NamedTuple):
       precision: Type of the factors of matrix products.
       is_augmented: Whether the images are distorted, by rotation, scale, shear and
         shift, which every contender has.
+      image_shape: Height, width and channels of the PNGs, for those that read folders.
     """
 
     num_images: int = 50_000
@@ -40,6 +43,7 @@ class Setting(NamedTuple):
     hidden_sizes: tuple[int, ...] = (700, 500)
     precision: str = "float32"
     is_augmented: bool = False
+    image_shape: tuple[int, int, int] = (28, 28, 1)
 
     @property
     def layer_sizes(self) -> list[int]:
@@ -334,3 +338,71 @@ def ceiling(setting: Setting) -> Iterator[float]:
         product.numpy()
         flop_per_second = repeats * 2 * size**3 / (time.perf_counter() - start)
         yield flop_per_second / setting.flop_per_image
+
+
+def image_folder(setting: Setting) -> Path:
+    """Returns a folder of PNGs, smooth images of ten classes; generates it once."""
+    name = f"core_mlp_bench_{'x'.join(map(str, setting.image_shape))}"
+    folder = Path(tempfile.gettempdir(), name)
+    if folder.exists():
+        return folder
+    height, width, channels = setting.image_shape
+    rng = np.random.default_rng(0)
+    for index in range(setting.num_images):
+        small = Image.fromarray(
+            rng.integers(0, 256, [7, 7, channels], np.uint8).squeeze()
+        )
+        path = folder / "train" / str(index % NUM_CLASSES) / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        small.resize((width, height), Image.Resampling.BICUBIC).save(path)
+    return folder
+
+
+def ours_folder(setting: Setting) -> Iterator[float]:
+    """Yields the rates of fetch: files hashed, decoded and written as arrays."""
+    from core_mlp.sources import arrays, folders
+
+    folder = image_folder(setting)
+
+    def fetch():
+        with tempfile.TemporaryDirectory() as out:
+            images = folders.find_images(folder)
+            for split, info, batches in folders.read_splits(images, "x", None, None):
+                arrays.write_arrays(Path(out, split), info, batches)
+
+    return time_epochs(setting, fetch)
+
+
+def tfds_folder(setting: Setting) -> Iterator[float]:
+    """Yields the rates of ImageFolder: files decoded."""
+    import tensorflow_datasets as tfds
+
+    folder = image_folder(setting)
+
+    def read():
+        builder = tfds.ImageFolder(str(folder), shape=setting.image_shape)
+        dataset = builder.as_dataset(split="train", batch_size=setting.batch_size)
+        for _ in tfds.as_numpy(dataset):
+            pass
+
+    return time_epochs(setting, read)
+
+
+def keras_folder(setting: Setting) -> Iterator[float]:
+    """Yields the rates of image_dataset_from_directory: files decoded."""
+    import keras
+
+    folder = image_folder(setting)
+
+    def read():
+        dataset = keras.utils.image_dataset_from_directory(
+            folder / "train",
+            color_mode="grayscale" if setting.image_shape[2] == 1 else "rgb",
+            image_size=setting.image_shape[:2],
+            batch_size=setting.batch_size,
+            verbose=False,
+        )
+        for _ in dataset.as_numpy_iterator():
+            pass
+
+    return time_epochs(setting, read)

@@ -1,8 +1,8 @@
 """Hold out validation images and write every split as TFRecords.
 
-Reads data/raw/ and the parameters augmentation, validation_size. Writes
+Reads data/raw/ and the parameters augmentation, test_size, validation_size. Writes
 data/tfrecords/train/, data/tfrecords/validation/, data/tfrecords/test/,
-plots/label_distribution.csv and plots/examples.png.
+plots/label_distribution.csv, plots/data_problems.csv and plots/examples.png.
 """
 
 from pathlib import Path
@@ -14,40 +14,40 @@ from core_mlp.data import tfrecords
 from core_mlp.evaluation import plots
 from core_mlp.pipeline import params
 from core_mlp.pipeline.files import atomic_output, write_csv
-from core_mlp.pipeline.stage import InputError, run_stage
-from core_mlp.sources import arrays
+from core_mlp.pipeline.stage import run_stage
+from core_mlp.sources import arrays, soundness
 from core_mlp.training.augmentation import add_draws
 
-RAW = Path("data/raw")
-TFRECORDS = Path("data/tfrecords")
-PLOTS = Path("plots")
+RAW, RECORDS, PLOTS = map(Path, ("data/raw", "data/tfrecords", "plots"))
 
 
 def main() -> None:
     p = params.load_params(params.PreprocessParams)
     info, images, labels = arrays.read_arrays(RAW / "train")
-    names, size = info.class_names, p.validation_size
-    if size >= info.num_examples:
-        raise InputError(
-            f"{params.PATH}: validation_size = {size}: at most "
-            f"{info.num_examples - 1}, so that an image of {info.dataset} is left to "
-            "train on"
-        )
-    splits = {
-        "train": (images[size:], labels[size:]),
-        "validation": (images[:size], labels[:size]),
-        "test": arrays.read_arrays(RAW / "test")[1:],
-    }
+    facts, names = soundness.examine(images, labels), info.class_names
+    has_test = (RAW / "test").exists()
+    keys = np.arange(len(labels)) if has_test else facts["hash"]
+    sizes = {} if has_test else {"test": p.test_size}
+    parts = soundness.hold_out(keys, sizes | {"validation": p.validation_size})
+    splits = {s: (images, labels, part, facts[part]) for s, part in parts.items()}
+    if has_test:
+        test = arrays.read_arrays(RAW / "test")[1:]
+        splits["test"] = *test, None, soundness.examine(*test)
     label_counts = []
-    for split, (split_images, split_labels) in splits.items():
-        with atomic_output(TFRECORDS / split, tf.errors.OpError) as partial:
-            tfrecords.write_split(partial, split_images, split_labels, info)
-        counts = np.bincount(split_labels, minlength=len(names))
+    for split in ("train", "validation", "test"):
+        split_images, split_labels, part, split_facts = splits[split]
+        with atomic_output(RECORDS / split, tf.errors.OpError) as partial:
+            tfrecords.write_split(partial, split_images, split_labels, info, part)
+        counts = np.bincount(split_facts["label"], minlength=len(names))
         label_counts += [(split, *row) for row in zip(names, counts, strict=True)]
-        print(f"{split}: {len(split_labels):,} images")
+        print(f"{split}: {len(split_facts):,} images")
     columns = ["split", "label", "count"]
     write_csv(PLOTS / "label_distribution.csv", columns, label_counts)
-    shown = slice(size, size + plots.NUM_EXAMPLES)
+    problems = soundness.find_problems({s: v[-1] for s, v in splits.items()}, names)
+    write_csv(PLOTS / "data_problems.csv", soundness.COLUMNS, problems)
+    for split, problem, count in (row for row in problems if row[-1]):
+        print(f"warning: {split}: {count:,} {problem}")
+    shown = parts["train"][: plots.NUM_EXAMPLES]
     examples, titles = images[shown], [names[n] for n in labels[shown]]
     title = f"Training images of {info.dataset}"
     if p.augmentation.is_on:

@@ -31,7 +31,6 @@ def test_metadata_is_read_as_it_was_written(tmp_path):
         ('"version": "1.0.0",', "", "version: Field required"),
         ('"version"', '"release"', "version: Field required"),
         ('"cat",', "", "class_names: Tuple should have at least 2 items"),
-        ('"cat"', '"dog"', "class_names: Value error, two classes have the same name"),
         ("    2,\n    2,", "    70000,\n    2,", "image_shape.0: Input should be less"),
         ("{", "", "Invalid JSON"),
     ],

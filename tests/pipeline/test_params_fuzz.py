@@ -68,7 +68,9 @@ def is_allowed(key, value):
         return type(number) is int and low <= number <= high
 
     if key == "dataset":
-        pattern = r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.+-]+)?(:[0-9]+\.[0-9]+\.[0-9]+)?"
+        pattern = (
+            r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_.+-]+)?(:[0-9]+\.[0-9]+\.[0-9]+)?"
+        )
         return type(value) is str and re.fullmatch(pattern, value) is not None
     if key == "precision":
         return value in ("float32", "bfloat16") and type(value) is str
@@ -81,8 +83,17 @@ def is_allowed(key, value):
     if key in ("learning_rate", "epsilon", "beta_1", "beta_2"):
         low, high = (0.0, 0.999999) if key.startswith("beta") else (1e-30, 1.0)
         return type(value) in (int, float) and low <= value <= high
+    if key == "channels":
+        return value is None or (type(value) is int and value in (1, 3))
+    if key == "image_size":
+        return value is None or (
+            type(value) is list
+            and len(value) == 2
+            and all(is_int(size, 1, 65_536) for size in value)
+        )
     low, high = {
         "validation_size": (1, 2**31 - 1),
+        "test_size": (1, 2**31 - 1),
         "seed": (0, 2**31 - 1),
         "batch_size": (1, 2**20),
         "epochs": (1, 100_000),

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from helpers import run_stages, with_one_other_value, write_params
 from matplotlib.image import imread
+from PIL import Image
 
 from core_mlp.data import tfrecords
 from core_mlp.pipeline import params, stage
 from core_mlp.pipeline.metadata import SplitInfo
+from core_mlp.sources import arrays
 from core_mlp.training import resume
 from stages import evaluate, export, fetch, preprocess, train
 
@@ -59,8 +61,8 @@ def test_validation_must_leave_something_to_train_on(digits, size):
     write_params(digits, validation_size=size)
 
     assert message_of(preprocess.main) == (
-        f"error: params.yaml: validation_size = {size}: at most 1436, so that an image "
-        "of sklearn_digits is left to train on"
+        f"error: params.yaml: validation_size = {size}: leaves none of 1,437 for "
+        "training"
     )
 
 
@@ -334,7 +336,116 @@ def test_an_unknown_dataset_is_named_with_its_file(digits):
     write_params(digits, dataset="no_such_set")
 
     assert message_of(fetch.main) == (
-        "error: params.yaml: dataset = no_such_set: neither TFDS nor core_mlp.sources "
-        "has a dataset of that name; some that work are mnist, cifar10 and "
-        "sklearn_digits"
+        "error: params.yaml: dataset = no_such_set: TFDS has no dataset of that name "
+        "(some that work are mnist, cifar10, sklearn_digits), and there are no "
+        "images in data/source/no_such_set/CLASS; with --temp or --queue, they must be "
+        "in Git or DVC"
     )
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """A folder in which fetch has run on 120 images without a test split."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        folder = tmp_path / "data/source/pictures" / name
+        folder.mkdir(parents=True)
+        for index in range(40):
+            noise = rng.integers(0, 256, [6, 6], np.uint8)
+            Image.fromarray(noise).save(folder / f"{index}.png")
+            # The same pixels in another file, for some with another label.
+            if index < 10:
+                Image.fromarray(noise).save(folder / f"{index}.bmp")
+            if name == "b" and index < 3:
+                Image.fromarray(noise).save(folder.parent / f"a/b{index}.gif")
+    write_params(
+        tmp_path, dataset="pictures", channels=1, validation_size=25, test_size=20
+    )
+    fetch.main()
+    return tmp_path
+
+
+def read_splits(folder):
+    """Returns contents and labels of each split."""
+    splits = {}
+    for split in ("train", "validation", "test"):
+        path = folder / "data/tfrecords" / split
+        images, labels = tfrecords.read_split(path, SplitInfo.read_split(path))
+        splits[split] = [image.tobytes() for image in images], labels
+    return splits
+
+
+def test_a_test_split_is_held_out_where_there_is_none(pictures, capsys):
+    preprocess.main()
+
+    splits = read_splits(pictures)
+    sizes = {split: len(labels) for split, (_, labels) in splits.items()}
+    assert sum(sizes.values()) == 153
+    assert 20 <= sizes["test"] <= 30
+    assert 25 <= sizes["validation"] <= 38
+    contents = {split: set(images) for split, (images, _) in splits.items()}
+    assert len(set.union(*contents.values())) == 120
+    assert sum(map(len, contents.values())) == 120
+    for _, labels in splits.values():
+        assert set(labels) == {0, 1, 2}
+    # The first images of data/raw are those of the test split.
+    raw = np.load(pictures / "data/raw/train/images.npy")
+    assert {image.tobytes() for image in raw[:20]} <= contents["test"]
+    log = capsys.readouterr().out
+    repeated = sum(sizes.values()) - 120
+    found = [int(n) for n in re.findall(r"warning: \w+: (\d+) repeated", log)]
+    assert sum(found) == repeated
+    labeled_twice = re.findall(r"warning: \w+: (\d+) with two labels", log)
+    assert sum(map(int, labeled_twice)) == 9
+    assert "also in" not in log
+
+
+def test_a_test_image_moves_only_at_the_edge_when_an_image_is_added(pictures):
+    preprocess.main()
+    before = set(read_splits(pictures)["test"][0])
+    noise = np.random.default_rng(9).integers(0, 256, [6, 6], np.uint8)
+    Image.fromarray(noise).save(pictures / "data/source/pictures/a/new.png")
+
+    fetch.main()
+    preprocess.main()
+
+    after = set(read_splits(pictures)["test"][0])
+    assert len(before - after) <= 1
+    assert after - before <= {noise.tobytes()}
+
+
+def test_held_out_images_must_leave_something_to_train_on(pictures):
+    write_params(pictures, dataset="pictures", validation_size=100, test_size=60)
+
+    assert message_of(preprocess.main) == (
+        "error: params.yaml: test_size + validation_size = 160: leaves none of 153 for "
+        "training"
+    )
+
+
+def test_the_problems_of_the_data_are_counted(digits):
+    for split in ("train", "test"):
+        folder = digits / "data/raw" / split
+        info, images, labels = arrays.read_arrays(folder)
+        images, labels = images.copy(), labels.copy()
+        images[5:7] = 0  # Two of one color, which are equal.
+        labels[5:7] = 3
+        if split == "test":
+            images[8] = np.load(digits / "data/raw/train/images.npy")[700]
+        shutil.rmtree(folder)
+        arrays.write_arrays(folder, info, [(images, labels)])
+
+    preprocess.main()
+
+    text = (digits / "plots/data_problems.csv").read_text()
+    header, *lines = text.splitlines()
+    assert header == "split,problem,count"
+    assert len(lines) == 18
+    assert "validation,repeated,1" in lines
+    assert "validation,also in test,2" in lines
+    assert "validation,of one color,2" in lines
+    assert "train,of one color,0" in lines
+    assert "test,also in train,1" in lines
+    assert "test,also in validation,2" in lines
+    assert "test,missing classes,0" in lines

@@ -259,6 +259,28 @@ def test_the_workspace_is_compared_and_its_model_card_written(clone):
     discard_changes(clone)
 
 
+def test_test_images_among_the_training_ones_are_a_warning(clone):
+    problems = clone / "plots/data_problems.csv"
+    text = problems.read_text()
+    assert "test,also in train,0" in text
+    problems.write_text(text.replace("test,also in train,0", "test,also in train,7"))
+
+    assert report(clone, "main").returncode == 0
+
+    warning = "Warning: the train split also has 7 test images."
+    assert warning in (clone / "report.md").read_text()
+    card = (clone / "MODEL_CARD.md").read_text()
+    assert "**7 of which are also in the train split**:" in card
+    problems.write_text("split,problem\n")
+    assert "plots/data_problems.csv is corrupt" in report(clone, "main").stdout
+    problems.unlink()  # As in an older commit.
+    assert report(clone, "main").returncode == 0
+    assert warning not in (clone / "report.md").read_text()
+    card = (clone / "MODEL_CARD.md").read_text()
+    assert "none of which were used in training:" in card
+    discard_changes(clone)
+
+
 @pytest.mark.parametrize(
     ("revision", "problem"),
     [

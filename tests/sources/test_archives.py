@@ -11,8 +11,6 @@ import tensorflow_datasets as tfds
 from helpers import write_params
 
 from core_mlp.pipeline.metadata import SplitInfo
-from core_mlp.pipeline.stage import InputError
-from core_mlp.sources import tfds as sources
 from stages import fetch
 
 ARCHIVE = "images.npy.gz"
@@ -149,40 +147,3 @@ def test_a_changed_archive_of_the_same_name_is_read(folder):
         put_archive("unchecked", value)
 
         assert fetch_value("unchecked") == value
-
-
-def test_what_a_killed_run_has_extracted_is_not_used(folder):
-    builder, _ = sources.find_dataset("crosses", Path("data/source"))
-    left = Path(builder.data_path).parent / "extracted" / f"GZIP.{ARCHIVE}"
-    left.parent.mkdir(parents=True)
-    left.write_bytes(gzip.decompress(make_archive(1)))
-
-    assert fetch_value("crosses") == 2
-
-
-def test_images_that_another_dataset_had_are_a_warning(folder, monkeypatch, capsys):
-    fetch_value("circles")
-    fetch_value("circles")
-    assert "warning" not in capsys.readouterr().out
-    monkeypatch.setattr(Crosses, "VALUE", 1)
-    put_archive("crosses", 1)
-
-    fetch_value("crosses")
-
-    warnings = [w for w in capsys.readouterr().out.splitlines() if "warning" in w]
-    assert warnings == [
-        f"warning: the {split} images are those of circles, byte for byte: are "
-        "the files in data/source/crosses really crosses?"
-        for split in NUM_EXAMPLES
-    ]
-
-
-def test_the_labels_are_those_of_the_archive_that_states_them(tmp_path):
-    labels = np.array([0, 1, 1, 3])
-    header = b"\0\0\x08\x01\0\0\0\x04"
-    path = tmp_path / "t10k-labels-idx1-ubyte.gz"
-    path.write_bytes(gzip.compress(header + labels.astype(np.uint8).tobytes()))
-
-    sources.check_labels(tmp_path, "test", labels[::-1])
-    with pytest.raises(InputError, match=r"has \[1, 2, 0, 1\] images of each label; "):
-        sources.check_labels(tmp_path, "test", np.array([0, 1, 1, 2]))

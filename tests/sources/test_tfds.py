@@ -64,9 +64,10 @@ def test_sklearn_digits_are_those_of_scikit_learn(digits_dir):
 
 
 def test_the_embedded_archives_are_the_originals():
-    builder, archives = sources.find_dataset("mnist", ARCHIVES.parent)
+    builder, archives, shape = sources.find_dataset("mnist", ARCHIVES.parent)
 
-    files = [file for _, file, _ in sources._archives(builder)]
+    assert shape == (28, 28, 1)
+    files = [Path(url).name for url in builder.url_infos]
     assert sorted(files) == sorted(path.name for path in archives.iterdir())
     with gzip.open(ARCHIVES / "train-images-idx3-ubyte.gz") as file:
         assert file.read(4) == b"\x00\x00\x08\x03"
@@ -86,12 +87,14 @@ def test_a_corrupt_archive_is_refused_and_nothing_is_made(archives_dir, damage):
     path = archives_dir / "mnist/t10k-labels-idx1-ubyte.gz"
     path.write_bytes(damage(path.read_bytes()))
 
-    with pytest.raises(InputError, match=r"corrupt or not the original") as error:
-        sources.find_dataset("mnist", archives_dir)
+    builder, archives, _ = sources.find_dataset("mnist", archives_dir)
 
-    assert str(error.value).startswith(str(path))
+    with pytest.raises(InputError, match=r"has wrong checksum") as error:
+        prepare(builder, archives)
+
+    assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
-    assert not list(sources.cache_dir().glob("*/mnist"))
+    assert not builder.data_path.exists()
 
 
 def test_without_archives_and_network_the_message_says_what_to_put_where(
@@ -100,7 +103,7 @@ def test_without_archives_and_network_the_message_says_what_to_put_where(
     def fail(*args, **kwargs):
         raise ConnectionError("no route\nto host")
 
-    builder, archives = sources.find_dataset("fashion_mnist", tmp_path)
+    builder, archives, _ = sources.find_dataset("fashion_mnist", tmp_path)
     monkeypatch.setattr(builder, "download_and_prepare", fail)
 
     with pytest.raises(InputError) as error:
@@ -110,13 +113,13 @@ def test_without_archives_and_network_the_message_says_what_to_put_where(
     names = [path.name for path in ARCHIVES.iterdir()]
     announced = capsys.readouterr().out
     assert "ConnectionError: no route;" in message
-    assert f"put these files into {tmp_path / 'fashion_mnist'}: " in message
+    assert f"put into {tmp_path / 'fashion_mnist'}: " in message
     assert all(name in message and name in announced for name in names)
     assert "\n" not in message
 
 
 def test_an_unknown_dataset_is_refused():
-    with pytest.raises(InputError, match="dataset = no_such_set: neither") as error:
+    with pytest.raises(InputError, match="dataset = no_such_set: TFDS has no") as error:
         sources.find_dataset("no_such_set", ARCHIVES.parent)
 
     assert "\n" not in str(error.value)
@@ -140,38 +143,113 @@ def test_a_corrupt_prepared_dataset_is_named(tmp_path, damage):
     shard.write_bytes(damage(shard.read_bytes()))
 
     with pytest.raises(InputError, match=f"^{builder.data_path}: corrupt; delete it"):
-        list(sources.read_batches(builder, "test"))
+        list(sources._read_batches(builder, "test", (8, 8, 1)))
 
 
-@pytest.mark.parametrize("name", ["imdb_reviews", "caltech101", "coco_captions"])
-def test_a_dataset_without_fixed_images_and_labels_is_refused(name):
-    with pytest.raises(InputError, match="needs the features image, uint8 of one"):
+@pytest.mark.parametrize("name", ["imdb_reviews", "coco_captions"])
+def test_a_dataset_without_images_and_labels_is_refused(name):
+    with pytest.raises(InputError, match="needs the features image, uint8, and"):
         sources.find_dataset(name, ARCHIVES.parent)
 
 
-class TrainOnly(tfds.core.GeneratorBasedBuilder):
-    """A dataset without a test split."""
+class Pictures(tfds.core.GeneratorBasedBuilder):
+    """Images of different sizes, as in tf_flowers, without a test split."""
 
     VERSION = tfds.core.Version("1.0.0")
+    SHAPE = (None, None, 3)
+    SPLIT = "train"
 
     def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=self.SHAPE),
+            "label": tfds.features.ClassLabel(names=["red", "blue"]),
+        }
         return tfds.core.DatasetInfo(
-            builder=self,
-            features=SklearnDigits(data_dir="/none").info.features,
+            builder=self, features=tfds.features.FeaturesDict(features)
         )
 
     def _split_generators(self, dl_manager):
-        image = np.zeros((8, 8, 1), np.uint8)
-        return {"train": iter([(0, {"image": image, "label": 0})])}
+        return {self.SPLIT: self._generate_examples()}
 
     def _generate_examples(self):
-        raise NotImplementedError
+        for index in range(20):
+            image = np.zeros([8 + index, 40, 3], np.uint8)
+            image[..., 2 * (index % 2)] = 200
+            yield index, {"image": image, "label": index % 2}
 
 
-def test_a_dataset_without_a_test_split_is_refused(tmp_path):
-    builder, _ = sources.find_dataset("train_only", tmp_path)
+class GrayPictures(Pictures):
+    """Images with any number of channels."""
 
-    with pytest.raises(InputError, match="needs the splits train and test; it has "):
+    SHAPE = (None, None, None)
+
+
+class TestOnly(Pictures):
+    """A dataset without a train split."""
+
+    __test__ = False
+    SPLIT = "test"
+
+
+def test_images_of_different_sizes_are_resized_and_converted(tmp_path):
+    builder, archives, shape = sources.find_dataset("pictures", tmp_path, [8, 10])
+    prepare(builder, archives)
+
+    ((split, info, batches),) = sources.read_splits(builder, shape)
+    images, labels = map(np.concatenate, zip(*batches, strict=True))
+
+    assert split == "train"
+    assert info.image_shape == (8, 10, 3)
+    assert images.shape == (20, 8, 10, 3)
+    assert images.dtype == np.uint8
+    for image, label in zip(images, labels, strict=True):
+        assert image.max(axis=(0, 1)).tolist() == [[200, 0, 0], [0, 0, 200]][label]
+    _, _, gray = sources.find_dataset("pictures", tmp_path, [8, 10], 1)
+    ((_, gray_info, batches),) = sources.read_splits(builder, gray)
+    assert gray_info.image_shape == (8, 10, 1)
+    assert {image.shape for images, _ in batches for image in images} == {(8, 10, 1)}
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "problem"),
+    [
+        ("pictures", None, r"image_size = null: .*: set image_size$"),
+        ("gray_pictures", [8, 8], "channels = null: .*: set channels$"),
+    ],
+)
+def test_images_of_different_sizes_need_a_parameter(
+    tmp_path, name, image_size, problem
+):
+    with pytest.raises(InputError, match=problem) as error:
+        sources.find_dataset(name, tmp_path, image_size)
+
+    assert "\n" not in str(error.value)
+
+
+def test_images_of_one_size_are_resized_and_converted(tmp_path):
+    builder = SklearnDigits(data_dir=tmp_path)
+    prepare(builder, tmp_path / "none")
+
+    def read(shape):
+        for split, info, batches in sources.read_splits(builder, shape):
+            if split == "test":
+                return info, np.concatenate([images for images, _ in batches])
+
+    shape = sources._output_shape(builder, [16, 16], 3)
+    kept_info, kept = read(sources._output_shape(builder, None, None))
+    resized_info, resized = read(shape)
+
+    assert kept_info.image_shape == kept.shape[1:] == (8, 8, 1)
+    assert resized_info.image_shape == resized.shape[1:] == shape == (16, 16, 3)
+    # Interpolated: the mean stays, and so do the values far from any edge.
+    assert abs(resized.mean() - kept.mean()) < 3
+    assert np.corrcoef(resized[:, ::2, ::2, 0].ravel(), kept.ravel())[0, 1] > 0.8
+
+
+def test_a_dataset_without_a_train_split_is_refused(tmp_path):
+    builder, *_ = sources.find_dataset("test_only", tmp_path, [8, 8])
+
+    with pytest.raises(InputError, match="no split train, but test"):
         prepare(builder, tmp_path)
 
 
@@ -181,9 +259,9 @@ def test_an_empty_split_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(tfds.core.SplitInfo, "num_examples", 0)
 
     with pytest.raises(
-        InputError, match="train: num_examples: Input should be greater"
+        InputError, match="sklearn_digits: num_examples: Input should be greater"
     ):
-        sources.describe_split(builder, "train")
+        next(sources.read_splits(builder, (8, 8, 1)))
 
 
 def test_images_without_a_label_are_refused(tmp_path, monkeypatch):
@@ -197,7 +275,7 @@ def test_images_without_a_label_are_refused(tmp_path, monkeypatch):
     prepare(builder, tmp_path / "none")
 
     with pytest.raises(InputError, match="test has images without a label"):
-        list(sources.read_batches(builder, "test"))
+        list(sources._read_batches(builder, "test", (8, 8, 1)))
 
 
 def test_a_dataset_of_ours_is_prepared_again_when_its_code_has_changed(
@@ -206,7 +284,9 @@ def test_a_dataset_of_ours_is_prepared_again_when_its_code_has_changed(
     def labels():
         builder = SklearnDigits(data_dir=tmp_path)
         prepare(builder, tmp_path / "none")
-        return np.concatenate([b for _, b in sources.read_batches(builder, "test")])
+        return np.concatenate(
+            [b for _, b in sources._read_batches(builder, "test", (8, 8, 1))]
+        )
 
     before = labels()
     generate = SklearnDigits._generate_examples

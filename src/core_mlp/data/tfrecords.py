@@ -57,7 +57,11 @@ def parse_examples(
 
 
 def write_split(
-    folder: Path, images: np.ndarray, labels: np.ndarray, info: SplitInfo
+    folder: Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    info: SplitInfo,
+    indices: np.ndarray | None = None,
 ) -> None:
     """Writes a split as `SPLIT-00000-of-00005.tfrecord` and so on, and info.json.
 
@@ -66,19 +70,19 @@ def write_split(
       images: `[N, H, W, C]` uint8, 0 to 255; may be memory-mapped.
       labels: `[N]` int64.
       info: Metadata of the dataset; number of examples and digests are set here.
+      indices: `[M]` integers, the examples to write; None for all.
     """
     folder.mkdir()
-    num_shards = math.ceil(images.nbytes / SHARD_BYTES)
-    bounds = np.linspace(0, len(images), num_shards + 1).astype(int)
+    indices = np.arange(len(images)) if indices is None else indices
+    num_shards = math.ceil(len(indices) * images[0].nbytes / SHARD_BYTES)
+    bounds = np.linspace(0, len(indices), num_shards + 1).astype(int)
     bar = tqdm(bounds, desc=folder.name, unit="shard", total=num_shards, disable=None)
     for shard, (start, stop) in enumerate(pairwise(bar)):
         path = folder / f"{folder.name}-{shard:05d}-of-{num_shards:05d}.tfrecord"
         with tf.io.TFRecordWriter(str(path)) as writer:
-            for image, label in zip(
-                images[start:stop], labels[start:stop], strict=True
-            ):
-                writer.write(encode_example(image, label))
-    info.model_copy(update={"num_examples": len(labels)}).write_split(folder)
+            for index in indices[start:stop]:
+                writer.write(encode_example(images[index], labels[index]))
+    info.model_copy(update={"num_examples": len(indices)}).write_split(folder)
 
 
 def read_split(folder: Path, info: SplitInfo) -> tuple[np.ndarray, np.ndarray]:

@@ -102,9 +102,9 @@ def parse_yaml(text: str | bytes) -> Any:
     return YAML(typ="safe", pure=True).load(text)
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Path | str) -> str:
     """Returns the SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

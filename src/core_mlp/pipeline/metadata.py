@@ -4,31 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveInt,
-    ValidationError,
-)
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from core_mlp.pipeline.files import sha256, write_json
 from core_mlp.pipeline.stage import InputError
 
-
-def _check_unique(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(names)) < len(names):
-        raise ValueError("two classes have the same name")
-    return names
-
-
 # Side of an image, or width of a layer.
 Size = Annotated[int, Field(ge=1, le=65_536)]
 ImageShape = tuple[Size, Size, Size]
-ClassNames = Annotated[
-    tuple[str, ...], Field(min_length=2), AfterValidator(_check_unique)
-]
+ClassNames = Annotated[tuple[str, ...], Field(min_length=2)]
 
 
 class Metadata(BaseModel):

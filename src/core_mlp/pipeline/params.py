@@ -12,8 +12,10 @@ from core_mlp.pipeline.stage import InputError
 
 PATH = Path("params.yaml")
 
-# Optionally with a config and a version: emnist/letters:3.1.0
-TFDS_NAME = r"^[a-z][a-z0-9_]*(/[A-Za-z0-9_.+-]+)?(:[0-9]+\.[0-9]+\.[0-9]+)?$"
+# A folder, or a TFDS name with or without config and version: emnist/letters:3.1.0
+DATASET_NAME = (
+    r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_.+-]+)?(:[0-9]+\.[0-9]+\.[0-9]+)?$"
+)
 # Within these bounds each value, and 1 - beta, differs from 0 and 1 in float32.
 PositiveFraction = Annotated[float, Field(ge=1e-30, le=1.0)]
 DecayRate = Annotated[float, Field(ge=0.0, le=0.999999)]
@@ -30,7 +32,9 @@ class StageParams(BaseModel):
 class FetchParams(StageParams):
     """Parameters of the fetch stage."""
 
-    dataset: Annotated[str, Field(pattern=TFDS_NAME)]
+    dataset: Annotated[str, Field(pattern=DATASET_NAME)]
+    image_size: Annotated[list[Size], Field(min_length=2, max_length=2)] | None = None
+    channels: Literal[1, 3] | None = None
 
 
 class AugmentationParams(StageParams):
@@ -54,6 +58,7 @@ class PreprocessParams(StageParams):
     """Parameters of the preprocess stage."""
 
     validation_size: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    test_size: Annotated[int, Field(ge=1, le=2**31 - 1)] = 10_000
     augmentation: AugmentationParams = AugmentationParams()
 
 
@@ -123,5 +128,6 @@ def _describe(details: dict) -> str:
         return f"{key}: unknown key; the keys are {', '.join(Params.model_fields)}"
     value = reprlib.repr(details["input"])
     if details["type"] == "string_pattern_mismatch":
-        return f"{key} = {value}: expected the TFDS name of a dataset, such as mnist"
+        expected = "the name of a TFDS dataset, such as mnist, or of a folder"
+        return f"{key} = {value}: expected {expected} in data/source"
     return f"{key} = {value}: {details['msg'][0].lower()}{details['msg'][1:]}"

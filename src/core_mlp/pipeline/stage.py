@@ -24,7 +24,7 @@ def run_stage(main: Callable[[], None]) -> None:
     have been killed.
     """
     parent = int(os.environ["PARENT_PID"])
-    threading.Thread(target=_exit_with_parent, args=[parent], daemon=True).start()
+    threading.Thread(target=exit_with_parent, args=[parent], daemon=True).start()
     with exit_on_input_error():
         main()
 
@@ -47,7 +47,7 @@ def exit_on_input_error() -> Iterator[None]:
         sys.exit("error: interrupted")
 
 
-def _exit_with_parent(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
     """Ends this process once its parent has ended, so that no orphan keeps writing."""
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK_SECONDS)

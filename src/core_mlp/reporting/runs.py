@@ -83,6 +83,7 @@ class Run(NamedTuple):
       sprite: PNG of the misclassified images, if there is one.
       test_split: Hash of the test split.
       inputs: Hashes of the code and data that training, export and evaluation read.
+      num_leaked: Number of test images that are also in the train split, if counted.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Run(NamedTuple):
     test_split: str
     seeds: Seeds | None
     inputs: dict[str, str]
+    num_leaked: int = 0
 
     @property
     def class_names(self) -> list[str]:
@@ -252,6 +254,7 @@ def read_run(revision: str | None, name: str | None = None) -> Run:
         test_split=test_split,
         seeds=parse("metrics/seeds.json", Seeds.model_validate_json, required=False),
         inputs=inputs,
+        num_leaked=parse("plots/data_problems.csv", _parse_leaked, required=False) or 0,
     )
     if missing := METRICS - run.metrics.keys():
         raise InputError(f"{name}: its metrics lack {min(missing)}")
@@ -343,3 +346,7 @@ def _parse_rows(text: str, row_type: type) -> list:
         raise ValueError(f"no column {min(missing)}")
     adapter = TypeAdapter(list[row_type])
     return adapter.validate_python([{key: row[key] for key in fields} for row in rows])
+
+
+def _parse_leaked(text: str) -> int:
+    return int(re.search(r"^test,also in train,(\d+)$", text, re.M)[1])

@@ -1,19 +1,37 @@
 """Splits as NumPy arrays: what fetch writes and preprocess reads."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from pydantic import ValidationError
 from tqdm import tqdm
 
-from core_mlp.pipeline.metadata import SplitInfo
+from core_mlp.pipeline.metadata import SplitInfo, first_problem
 from core_mlp.pipeline.stage import InputError
 
+# `[B, H, W, C]` uint8 images and `[B]` int64 labels.
+Batches = Iterable[tuple[np.ndarray, np.ndarray]]
 
-def write_arrays(
-    folder: Path, info: SplitInfo, batches: Iterable[tuple[np.ndarray, np.ndarray]]
+
+def describe_split(
+    dataset: str, version: str, shape: Sequence[int], names: Sequence[str], count: int
 ) -> SplitInfo:
+    """Returns the metadata of a split; raises InputError if they are not valid."""
+    try:
+        return SplitInfo(
+            dataset=dataset,
+            version=version,
+            image_shape=shape,
+            class_names=names,
+            num_examples=count,
+        )
+    except ValidationError as error:
+        raise InputError(f"dataset = {dataset}: {first_problem(error)}") from error
+
+
+def write_arrays(folder: Path, info: SplitInfo, batches: Batches) -> SplitInfo:
     """Writes images.npy, labels.npy and info.json, batch by batch.
 
     Args:
@@ -23,12 +41,8 @@ def write_arrays(
 
     Returns:
       The metadata with the digests of both files.
-
-    Raises:
-      InputError: If the batches do not have the number of images that `info` states.
     """
     folder.mkdir()
-    num_written = 0
     with (
         _open_array(
             folder / "images.npy", np.uint8, (info.num_examples, *info.image_shape)
@@ -41,13 +55,7 @@ def write_arrays(
         for image_batch, label_batch in batches:
             images.write(image_batch.tobytes())
             labels.write(label_batch.tobytes())
-            num_written += len(label_batch)
             bar.update(len(label_batch))
-    if num_written != info.num_examples:
-        raise InputError(
-            f"dataset = {info.dataset}: {folder.name} has {num_written:,} images; its "
-            f"source states {info.num_examples:,}"
-        )
     return info.write_split(folder)
 
 

@@ -13,7 +13,7 @@ from core_mlp.pipeline.stage import InputError
 GRAY_MODES = {"1", "L", "LA", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 
 
-def read_image(file: Path | BinaryIO, channels: int | None = None) -> Image.Image:
+def read_image(file: Path | str | BinaryIO, channels: int | None = None) -> Image.Image:
     """Reads an image file of any format that Pillow reads.
 
     The first frame of an animation counts; the camera's orientation (EXIF) is applied;
@@ -34,21 +34,25 @@ def read_image(file: Path | BinaryIO, channels: int | None = None) -> Image.Imag
         with warnings.catch_warnings(), Image.open(file) as image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image.load()
-            is_gray = image.mode in GRAY_MODES
-            if image.mode.startswith("I;16"):
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            image = ImageOps.exif_transpose(image)
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                white = Image.new("RGBA", image.size, "white")
-                image = Image.alpha_composite(white, image)
-            gray_or_rgb = {None: "L" if is_gray else "RGB", 1: "L", 3: "RGB"}
-            return image.convert(gray_or_rgb[channels])
+            ImageOps.exif_transpose(image, in_place=True)
+            return convert_image(image, channels)
     # Pillow's decoders raise whatever a corrupt file makes them raise.
     except Exception as error:
-        where = f"{str(file)!r}: " if isinstance(file, Path) else ""
+        where = f"{str(file)!r}: " if isinstance(file, Path | str) else ""
         problem = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{where}not a readable image: {problem}") from error
+
+
+def convert_image(image: Image.Image, channels: int | None = None) -> Image.Image:
+    """Converts an image of any mode to L or RGB, as `read_image` does."""
+    is_gray = image.mode in GRAY_MODES
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    mode = {None: "L" if is_gray else "RGB", 1: "L", 3: "RGB"}[channels]
+    return image if image.mode == mode else image.convert(mode)
 
 
 def resize_image(image: Image.Image, size: Sequence[int]) -> Image.Image:

@@ -1,37 +1,38 @@
 """Datasets from TensorFlow Datasets (TFDS), downloaded or from local archives."""
 
-import gzip
 import hashlib
 import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
-from pydantic import ValidationError
+from PIL import Image
 
 # TFDS finds the datasets whose modules are imported.
 from core_mlp.sources import digits  # noqa: F401  # isort: skip
 from core_mlp.pipeline.files import process_lock, sha256
-from core_mlp.pipeline.metadata import SplitInfo, first_problem
+from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.pipeline.params import PATH as PARAMS
 from core_mlp.pipeline.stage import InputError
+from core_mlp.sources.arrays import Batches, describe_split
+from core_mlp.sources.image_files import convert_image, resize_image
 
 READ_BATCH_SIZE = 1024
 NUM_PARALLEL_DECODES = 16
-# MNIST and its relatives: the original files with nothing but the labels.
-LABEL_ARCHIVES = {
-    "train": "train-labels-idx1-ubyte.gz",
-    "test": "t10k-labels-idx1-ubyte.gz",
-}
-LABEL_ARCHIVE_HEADER_BYTES = 8
+Shape = tuple[int, int, int]
 
 
-def find_dataset(name: str, source_dir: Path) -> tuple[tfds.core.DatasetBuilder, Path]:
+def find_dataset(
+    name: str,
+    source_dir: Path,
+    image_size: Sequence[int] | None = None,
+    channels: int | None = None,
+) -> tuple[tfds.core.DatasetBuilder, Path, Shape]:
     """Finds a dataset by its name.
 
     TFDS looks up a prepared dataset by its name alone. Here its folder also depends on
@@ -41,13 +42,16 @@ def find_dataset(name: str, source_dir: Path) -> tuple[tfds.core.DatasetBuilder,
     Args:
       name: Name of a TFDS dataset or of one in this package.
       source_dir: Has a folder per dataset with its original files; need not exist.
+      image_size: Height and width to resize to; None keeps the data's.
+      channels: 1 for gray, 3 for RGB; None keeps the data's.
 
     Returns:
-      The builder, and the dataset's folder in `source_dir`.
+      The builder, the dataset's folder in `source_dir`, and the shape of the images to
+      write, `(H, W, C)`.
 
     Raises:
-      InputError: If there is no such dataset, it does not have images of one shape with
-        labels, or a file in its folder is not the original.
+      InputError: If there is no such dataset, or it does not have images of one shape
+        with labels.
     """
     archives = source_dir / re.split("[/:]", name)[0]
     digests = {
@@ -56,29 +60,21 @@ def find_dataset(name: str, source_dir: Path) -> tuple[tfds.core.DatasetBuilder,
         if path.is_file()
     }
     key = hashlib.sha256(f"{tfds.__version__} {digests}".encode()).hexdigest()[:16]
+    # Within TFDS's own folder, so that all copies of this repository use it.
+    data_dir = Path(tfds.core.constants.DATA_DIR, "core_mlp", key)
     try:
-        builder = tfds.builder(name, data_dir=cache_dir() / key)
-    except tfds.core.DatasetNotFoundError as error:
-        raise InputError(
-            f"{PARAMS}: dataset = {name}: neither TFDS nor {__package__} has a dataset "
-            "of that name; some that work are mnist, cifar10 and sklearn_digits"
-        ) from error
+        builder = tfds.builder(name, data_dir=data_dir)
     # An unknown version or config, or a corrupt folder: builders raise many things.
     except Exception as error:
-        raise InputError(f"{PARAMS}: dataset = {name}: {_describe(error)}") from error
-    _check_features(builder)
-    for _, file, expected in _archives(builder):
-        if (found := digests.get(file, expected)) != expected:
-            raise InputError(
-                f"{archives / file}: corrupt or not the original: its SHA-256 is "
-                f"{found}; expected {expected}"
+        problem = _describe(error)
+        if isinstance(error, tfds.core.DatasetNotFoundError):
+            problem = (
+                "TFDS has no dataset of that name (some that work are mnist, cifar10, "
+                f"sklearn_digits), and there are no images in {archives}/CLASS; with "
+                "--temp or --queue, they must be in Git or DVC"
             )
-    return builder, archives
-
-
-def cache_dir() -> Path:
-    """Returns the folder, within TFDS's own, that all copies of this repository use."""
-    return Path(tfds.core.constants.DATA_DIR, "core_mlp")
+        raise InputError(f"{PARAMS}: dataset = {name}: {problem}") from error
+    return builder, archives, _output_shape(builder, image_size, channels)
 
 
 @contextmanager
@@ -92,100 +88,81 @@ def prepared_dataset(
     from it is deleted: TFDS would reuse it for any file of the same name.
 
     Raises:
-      InputError: If the dataset can be neither read nor downloaded, or lacks the splits
-        train and test.
+      InputError: If the dataset can be neither read nor downloaded, or lacks the split
+        train.
     """
     folder = Path(builder.data_path).parent
-    lock = folder.with_name(f"{folder.name}.lock")
-    with process_lock(lock, f"preparing {builder.name}"):
-        _prepare(builder, archives, extract_dir=folder / "extracted")
-        if not {"train", "test"} <= set(builder.info.splits):
-            raise InputError(
-                f"dataset = {builder.name}: needs the splits train and test; it has "
-                f"{', '.join(builder.info.splits) or 'none'}"
-            )
-        yield
-
-
-def _prepare(
-    builder: tfds.core.DatasetBuilder, archives: Path, extract_dir: Path
-) -> None:
+    lock, extract_dir = folder.with_suffix(".lock"), folder / "extracted"
     missing = {
-        url: file
-        for url, file, _ in _archives(builder)
-        if not (archives / file).exists()
+        url: name
+        for url, info in (builder.url_infos or {}).items()
+        if not (archives / (name := info.filename or Path(url).name)).exists()
     }
-    if missing and not builder.data_path.exists():
-        print(
-            f"Downloading what is not in {archives}: {', '.join(missing)}; without a "
-            "network, TFDS gives up after about four minutes",
-            flush=True,
-        )
-    # Left behind by a run that was killed, it may be from other archives.
-    shutil.rmtree(extract_dir, ignore_errors=True)
+    is_ours = type(builder).__module__.startswith("core_mlp.")
     config = tfds.download.DownloadConfig(
         extract_dir=extract_dir, manual_dir=archives, try_download_gcs=False
     )
-    is_ours = type(builder).__module__.startswith("core_mlp.")
     if is_ours:
         # TFDS would reuse what an earlier version of our code has prepared.
         config.download_mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    try:
-        builder.download_and_prepare(
-            # TFDS names downloads by URL and checksum, so they can be shared.
-            download_dir=Path(tfds.core.constants.DATA_DIR, "downloads"),
-            download_config=config,
-        )
-    # TFDS's builders raise whatever their sources make them raise.
-    except Exception as error:
-        import tensorflow as tf
-
-        # A bug in our own builder keeps its traceback; a full disk is not one.
-        if is_ours and not isinstance(error.__cause__, (OSError, tf.errors.OpError)):
-            raise
-        problem = _describe(error)
-        if missing:
-            problem += (
-                f"; without a network, put these files into {archives}: "
-                f"{', '.join(missing.values())}"
+    with process_lock(lock, f"preparing {builder.name}"):
+        if missing and not builder.data_path.exists():
+            print(
+                f"Downloading what is not in {archives}: {', '.join(missing)}; without "
+                "a network, TFDS gives up after about four minutes",
+                flush=True,
             )
-        raise InputError(
-            f"dataset = {builder.name}: cannot be prepared: {problem}"
-        ) from error
-    finally:
-        shutil.rmtree(extract_dir, ignore_errors=True)
+        try:
+            builder.download_and_prepare(
+                # TFDS names downloads by URL and checksum, so they can be shared.
+                download_dir=Path(tfds.core.constants.DATA_DIR, "downloads"),
+                download_config=config,
+            )
+        # TFDS's builders raise whatever their sources make them raise.
+        except Exception as error:
+            import tensorflow as tf
+
+            # A bug in our own builder keeps its traceback; a full disk is not one.
+            io_errors = (OSError, tf.errors.OpError)
+            if is_ours and not isinstance(error.__cause__, io_errors):
+                raise
+            problem = f"cannot be prepared: {_describe(error)}"
+            if missing:
+                files = ", ".join(missing.values())
+                problem += f"; without a network, put into {archives}: {files}"
+            raise InputError(f"dataset = {builder.name}: {problem}") from error
+        finally:
+            shutil.rmtree(extract_dir, ignore_errors=True)
+        if "train" not in (splits := builder.info.splits):
+            found = ", ".join(splits) or "none"
+            raise InputError(f"dataset = {builder.name}: no split train, but {found}")
+        yield
 
 
-def describe_split(builder: tfds.core.DatasetBuilder, split: str) -> SplitInfo:
-    """Describes a split of a prepared dataset; raises InputError if it is empty."""
-    info = builder.info
-    try:
-        return SplitInfo(
-            dataset=info.full_name.removesuffix(f"/{info.version}"),
-            version=str(info.version),
-            image_shape=info.features["image"].shape,
-            class_names=info.features["label"].names,
-            num_examples=info.splits[split].num_examples,
-        )
-    except ValidationError as error:
-        raise InputError(
-            f"dataset = {builder.name}, {split}: {first_problem(error)}"
-        ) from error
-
-
-def read_batches(
-    builder: tfds.core.DatasetBuilder, split: str
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Reads a split of a prepared dataset, in TFDS's fixed order.
-
-    Yields:
-      `[B, H, W, C]` uint8 images and `[B]` int64 labels.
+def read_splits(
+    builder: tfds.core.DatasetBuilder, shape: Shape
+) -> Iterator[tuple[str, SplitInfo, Batches]]:
+    """Yields train, and test if there is one, with their metadata and batches.
 
     Raises:
-      InputError: If an image has no label (-1 in TFDS), or a file is corrupt.
+      InputError: If a split is empty, an image has no label (-1 in TFDS), or a file is
+        corrupt.
     """
+    info = builder.info
+    name, names = info.full_name, info.features["label"].names
+    name = name.removesuffix(f"/{info.version}")
+    for split in sorted({"train", "test"} & set(info.splits), reverse=True):
+        count = info.splits[split].num_examples
+        split_info = describe_split(name, str(info.version), shape, names, count)
+        yield split, split_info, _read_batches(builder, split, shape)
+
+
+def _read_batches(
+    builder: tfds.core.DatasetBuilder, split: str, shape: Shape
+) -> Batches:
+    """Reads a split in TFDS's fixed order; converts and resizes to another shape."""
     import tensorflow as tf
 
     # One file after another, so that the order does not depend on parallelism.
@@ -196,8 +173,11 @@ def read_batches(
     )
     # Closing an iterator waits for its autotuning thread, which sleeps for seconds.
     read_config.options.autotune.enabled = False
+    # Images of different sizes cannot be in one batch.
+    is_fixed = None not in builder.info.features["image"].shape
+    batch_size = READ_BATCH_SIZE if is_fixed else 1
     dataset = builder.as_dataset(
-        split=split, batch_size=READ_BATCH_SIZE, read_config=read_config
+        split=split, batch_size=batch_size, read_config=read_config
     )
     try:
         for batch in tfds.as_numpy(dataset):
@@ -205,7 +185,10 @@ def read_batches(
                 raise InputError(
                     f"dataset = {builder.name}: {split} has images without a label"
                 )
-            yield batch["image"], batch["label"]
+            images = batch["image"]
+            if images.shape[1:] != shape:
+                images = np.stack([_fit(image, shape) for image in images])
+            yield images, batch["label"]
     except tf.errors.OpError as error:
         raise InputError(
             f"{builder.data_path}: corrupt; delete it and run the stage again: "
@@ -213,55 +196,41 @@ def read_batches(
         ) from error
 
 
-def check_labels(archives: Path, split: str, labels: np.ndarray) -> None:
-    """Raises InputError if the archive of the labels, if any, states other counts."""
-    path = archives / LABEL_ARCHIVES[split]
-    if not path.exists():
-        return
-    with gzip.open(path) as file:
-        content = file.read()[LABEL_ARCHIVE_HEADER_BYTES:]
-    stated = np.bincount(np.frombuffer(content, np.uint8))
-    found = np.bincount(labels)
-    if not np.array_equal(stated, found):
-        raise InputError(
-            f"{path}: has {stated.tolist()} images of each label; the dataset that was "
-            f"prepared from it has {found.tolist()}"
-        )
+def _fit(image: np.ndarray, shape: Shape) -> np.ndarray:
+    """Converts and resizes an image to a shape, `[H, W, C]`."""
+    pixels = image.squeeze(axis=2) if image.shape[2] == 1 else image
+    converted = convert_image(Image.fromarray(pixels), shape[2])
+    return np.atleast_3d(resize_image(converted, shape[:2]))
 
 
-def find_twin(info: SplitInfo) -> str | None:
-    """Returns another dataset that was seen with the same images; remembers this."""
-    path = cache_dir() / "digests" / info.sha256["images.npy"]
-    if path.exists():
-        known = path.read_text(encoding="utf-8")
-        return known if known != info.dataset else None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(info.dataset, encoding="utf-8")
-    return None
-
-
-def _check_features(builder: tfds.core.DatasetBuilder) -> None:
+def _output_shape(
+    builder: tfds.core.DatasetBuilder,
+    image_size: Sequence[int] | None,
+    channels: int | None,
+) -> Shape:
     """Raises InputError unless the dataset has images of one shape with labels."""
     features = builder.info.features
     image, label = (dict(features.items()).get(key) for key in ("image", "label"))
     if (
         not isinstance(image, tfds.features.Image)
         or not isinstance(label, tfds.features.ClassLabel)
-        or None in image.shape
         or image.np_dtype != np.uint8
     ):
         found = f"{', '.join(features)}, with image = {image} and label = {label}"
         found = textwrap.shorten(found, 300, placeholder=" ...")
         raise InputError(
-            f"{PARAMS}: dataset = {builder.name}: needs the features image, uint8 of "
-            f"one fixed shape, and label, a class; it has {found}"
+            f"{PARAMS}: dataset = {builder.name}: needs the features image, uint8, and "
+            f"label, a class; it has {found}"
         )
-
-
-def _archives(builder: tfds.core.DatasetBuilder) -> Iterator[tuple[str, str, str]]:
-    """Yields URL, file name and SHA-256 of each file that the dataset is made from."""
-    for url, info in (builder.url_infos or {}).items():
-        yield url, info.filename or Path(url).name, info.checksum
+    height, width, depth = image.shape
+    if depth and (image_size or channels):
+        depth = 1 if depth < 3 else 3
+    shape = (*(image_size or (height, width)), channels or depth)
+    if None in shape:
+        key = "image_size" if None in shape[:2] else "channels"
+        found = f"the images of {builder.name} have the shape {image.shape}"
+        raise InputError(f"{PARAMS}: {key} = null: {found}: set {key}")
+    return shape
 
 
 def _describe(error: Exception) -> str:
