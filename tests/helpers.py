@@ -37,7 +37,8 @@ def write_params(folder: Path, **changes) -> None:
     values = Params(**yaml.safe_load(TEST_PARAMS.read_text())).model_dump()
     assert changes.keys() <= values.keys()
     text = yaml.safe_dump(values | changes, sort_keys=False)
-    (folder / "params.yaml").write_text(text)
+    # As DVC writes it, so that an experiment changes one line.
+    (folder / "params.yaml").write_text(text.replace(": null\n", ":\n"))
 
 
 def train_params(**changes) -> TrainParams:
