@@ -140,8 +140,8 @@ def test_a_bad_file_is_one_line_with_its_path(tmp_path, name):
     path.write_bytes(bad_files()[name])
 
     tracemalloc.start()
-    with pytest.raises(InputError) as error, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # As outside of pytest.
+    # As outside of pytest, where a warning is no error.
+    with warnings.catch_warnings(action="ignore"), pytest.raises(InputError) as error:
         read_image(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
