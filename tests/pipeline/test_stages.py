@@ -61,8 +61,7 @@ def test_validation_must_leave_something_to_train_on(digits, size):
     write_params(digits, validation_size=size)
 
     assert message_of(preprocess.main) == (
-        f"error: params.yaml: validation_size = {size}: leaves none of 1,437 for "
-        "training"
+        f"error: params.yaml: validation_size = {size}: none of 1,437 left for training"
     )
 
 
@@ -419,7 +418,7 @@ def test_held_out_images_must_leave_something_to_train_on(pictures):
     write_params(pictures, dataset="pictures", validation_size=100, test_size=60)
 
     assert message_of(preprocess.main) == (
-        "error: params.yaml: test_size + validation_size = 160: leaves none of 153 for "
+        "error: params.yaml: test_size + validation_size = 160: none of 153 left for "
         "training"
     )
 

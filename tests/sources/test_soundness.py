@@ -58,8 +58,8 @@ def test_something_must_be_left_to_train_on(keys):
         hold_out(keys, {"test": 2, "validation": 3})
 
     assert str(error.value) == (
-        "params.yaml: test_size + validation_size = 5: leaves none of "
-        f"{len(keys)} for training"
+        "params.yaml: test_size + validation_size = 5: none of "
+        f"{len(keys)} left for training"
     )
 
 

@@ -31,8 +31,10 @@ def read_image(file: Path | str | BinaryIO, channels: int | None = None) -> Imag
         `PIL.Image.MAX_IMAGE_PIXELS`; no memory is taken for those.
     """
     try:
-        with warnings.catch_warnings(), Image.open(file) as image:
+        with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(file)
+        with image:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return convert_image(image, channels)

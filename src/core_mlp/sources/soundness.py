@@ -52,9 +52,7 @@ def hold_out(keys: np.ndarray, sizes: dict[str, int]) -> dict[str, np.ndarray]:
         splits[split], rest = rest[is_held_out], rest[~is_held_out]
     if not len(rest):
         total = f"{' + '.join(f'{s}_size' for s in sizes)} = {sum(sizes.values())}"
-        raise InputError(
-            f"{PARAMS}: {total}: leaves none of {len(keys):,} for training"
-        )
+        raise InputError(f"{PARAMS}: {total}: none of {len(keys):,} left for training")
     return {"train": rest, **splits}
 
 
