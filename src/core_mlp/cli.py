@@ -3,6 +3,8 @@
 import argparse
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from core_mlp.pipeline.stage import exit_on_input_error
@@ -44,6 +46,22 @@ def main() -> None:
     recipe.add_argument("--seeds", type=int, metavar="N", help="run the seeds 1 to N")
     push = commands.add_parser("push", help="push results and DVC's whole run cache")
     push.add_argument("--remote", help="name of the DVC remote; default: its default")
+    ask = commands.add_parser("predict", help="classify pictures")
+    ask.add_argument("files", nargs="+", type=Path, metavar="FILE_OR_FOLDER")
+    ask.add_argument("--top", type=int, default=3, metavar="N", help="classes each")
+    ask.add_argument("--format", choices=("table", "json", "csv"), default="table")
+    ask.add_argument(
+        "--invert",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="auto: if its border is light and was dark in training, or vice versa",
+    )
+    ask.add_argument("--show", type=Path, metavar="PNG", help="draw what it saw")
+    demo = commands.add_parser("demo", help="serve a page to draw on")
+    demo.add_argument("--host", default="127.0.0.1", help="default: this machine only")
+    demo.add_argument("--port", type=int, default=7860)
+    for command in (ask, demo):
+        command.add_argument("--model", type=Path, default=Path("models/saved_model"))
     arguments = parser.parse_args()
     # The commands that are run find the environment's programs.
     scripts = str(Path(sys.executable).parent)
@@ -77,6 +95,42 @@ def main() -> None:
                 from core_mlp.reporting.seeds import run_seeds
 
                 run_seeds(arguments.number, replace=arguments.replace)
+            case "predict":
+                with _without_tensorflow_messages():
+                    from core_mlp.serving import predict
+
+                    model = predict.load_model(arguments.model)
+                predict.predict_files(
+                    model,
+                    arguments.files,
+                    invert=arguments.invert,
+                    top=arguments.top,
+                    output_format=arguments.format,
+                    show=arguments.show,
+                )
+            case "demo":
+                with _without_tensorflow_messages():
+                    from core_mlp.serving.demo import serve
+                    from core_mlp.serving.predict import load_model
+
+                    model = load_model(arguments.model)
+                serve(model, arguments.host, arguments.port)
+
+
+@contextmanager
+def _without_tensorflow_messages() -> Iterator[None]:
+    """Discards what TensorFlow's C++ core prints on loading, whatever its settings."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # It takes a second to import.
+    stderr = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,11 @@ ClassNames = Annotated[
 ]
 
 
+# Datasets of drawings, light strokes on dark, that were scaled to fit into a square and
+# then centered by their mass: the side of that square, in pixels.
+DRAWING_SIDES = {"mnist": 20}
+
+
 class Metadata(BaseModel):
     """Metadata that one stage writes and a later one reads."""
 
@@ -88,17 +93,33 @@ class SplitInfo(Metadata):
 
 
 class NetworkInfo(Metadata):
-    """`network.json` of a checkpoint: what is needed to rebuild its network."""
+    """`network.json` of a model: what it takes to rebuild its network and to ask it.
+
+    Attributes:
+      border_brightness: Range of the median brightness of a training image's border,
+        0 to 255; None if unknown.
+      drawing_side: Side of the square into which the drawings in the training images
+        were fitted, in pixels; None if they are not drawings.
+    """
 
     image_shape: ImageShape
     hidden_sizes: tuple[Size, ...]
     class_names: ClassNames
+    border_brightness: tuple[float, float] | None = None
+    drawing_side: Size | None = None
 
     @classmethod
-    def of(cls, info: SplitInfo, hidden_sizes: Sequence[int]) -> Self:
-        """Describes the network for images of a split."""
-        shape, names = info.image_shape, info.class_names
-        return cls(image_shape=shape, hidden_sizes=hidden_sizes, class_names=names)
+    def of(
+        cls, info: SplitInfo, hidden_sizes: Sequence[int], border: tuple[float, float]
+    ) -> Self:
+        """Describes the network for images of a split, with their border's range."""
+        return cls(
+            image_shape=info.image_shape,
+            hidden_sizes=hidden_sizes,
+            class_names=info.class_names,
+            border_brightness=border,
+            drawing_side=DRAWING_SIDES.get(info.dataset),
+        )
 
 
 def first_problem(error: ValidationError) -> str:

@@ -5,13 +5,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from core_mlp.data import tfrecords
+from core_mlp.data.images import border_brightness
 from core_mlp.pipeline.metadata import SplitInfo
 
 # Upper bound of a streamed chunk, which is trained on in one call.
 CHUNK_BYTES = 2**23
+# Images whose border is measured, and the ends of the range: outliers do not count.
+NUM_BORDERS = 1000
+BORDER_QUANTILES = (0.05, 0.95)
 
 
 class Examples(NamedTuple):
@@ -110,3 +115,14 @@ def pad_to_batches(order: tf.Tensor, batch_size: int) -> tuple[tf.Tensor, tf.Ten
         tf.reshape(tf.pad(values, padding), [num_batches, batch_size])
         for values in (order, tf.ones([num_examples]))
     )
+
+
+def border_range(folder: Path, info: SplitInfo) -> tuple[float, float]:
+    """Returns the range of brightness, 0 to 255, of the border of a split's images."""
+    images, _ = next(
+        tfrecords.stream_split(
+            folder, info, chunk_size=NUM_BORDERS, buffer_size=NUM_BORDERS, seed=[0]
+        )
+    )
+    ends = np.quantile(border_brightness(images), BORDER_QUANTILES, method="nearest")
+    return tuple(ends.tolist())
