@@ -80,7 +80,7 @@ def prepare(
     image = read_image(file, channels)
     is_inverted = invert == "yes"
     if invert == "auto" and network.border_brightness:
-        brightness = border_brightness(np.atleast_3d(image)[np.newaxis])[0]
+        brightness = border_brightness(np.atleast_3d(image)[np.newaxis]).item()
         is_light, low, high = (
             value > MID_GRAY for value in (brightness, *network.border_brightness)
         )
@@ -124,14 +124,17 @@ def fit_drawing(image: Image.Image, size: Sequence[int], side: int) -> Image.Ima
     length = max(end - start for start, end in bounds)
     top, left = ((start + end - length) // 2 for start, end in bounds)
     # Outside of the picture is no ink.
-    square = Image.fromarray(ink.astype(np.uint8)).crop(
+    crop = Image.fromarray(ink.astype(np.uint8)).crop(
         (left, top, left + length, top + length)
     )
-    frame = np.zeros(size)
-    frame[:side, :side] = resize_image(square, [side, side])
-    shift = np.floor_divide(size, 2) - ndimage.center_of_mass(frame)
-    frame = ndimage.shift(frame, np.round(shift), order=0)
-    frame = np.round(frame * (255 / frame.max())).astype(np.uint8)
+    square = np.asarray(resize_image(crop, [side, side]))
+    # Not so far that strokes would leave the frame.
+    top, left = (
+        min(max(round(length / 2 - center), 0), length - side)
+        for length, center in zip(size, ndimage.center_of_mass(square), strict=True)
+    )
+    frame = np.zeros(size, np.uint8)
+    frame[top : top + side, left : left + side] = square * (255 / square.max())
     return Image.fromarray(frame if background < MID_GRAY else 255 - frame)
 
 
