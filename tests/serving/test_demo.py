@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import subprocess
+import socket
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, STROKES
+from helpers import ROOT, STROKES, start
 
 from core_mlp import cli
 
@@ -19,20 +19,24 @@ TIMEOUT = 20_000  # Milliseconds; an answer takes a fraction of a second.
 @pytest.fixture(scope="module")
 def address(digit_model, tmp_path_factory):
     """Address of a running demo."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-        command = [Path(sys.executable).parent / "core-mlp", "demo", "--port", "0"]
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-        try:
-            for line in process.stdout:
-                if "http://" in line:
-                    break
-            yield line.split()[-1]
-        finally:
-            process.terminate()
-            process.communicate()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    temporary = {"GRADIO_TEMP_DIR": str(tmp_path_factory.mktemp("gradio"))}
+    process = start(
+        *("core-mlp", "demo", "--port", port),
+        cwd=ROOT,
+        PYTHONUNBUFFERED="1",
+        **temporary,
+    )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        lines = iter(process.stdout.readline, "")
+        assert any(address in line for line in lines)
+        yield address
+    finally:
+        process.terminate()
+        process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -134,5 +138,5 @@ def test_without_gradio_one_line_says_how_to_install_it(digit_model, monkeypatch
         cli.main()
 
     assert ended.value.code == (
-        "error: the demo needs Gradio: install it by `make setup` or `pip install gradio`"
+        "error: the demo needs Gradio: run `make setup` or `pip install gradio`"
     )

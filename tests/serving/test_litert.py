@@ -101,6 +101,6 @@ def test_a_missing_or_corrupt_model_is_refused(source, tmp_path, damage):
     litert.convert(source, tmp_path / "litert", quantize=False)
     damage(tmp_path / "litert/model.tflite")
 
-    with pytest.raises(InputError, match="model.tflite: cannot be loaded: ") as error:
+    with pytest.raises(InputError, match=r"model\.tflite: cannot be loaded: ") as error:
         litert.load_classifier(tmp_path / "litert")
     assert "\n" not in str(error.value)

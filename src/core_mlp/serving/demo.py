@@ -12,6 +12,13 @@ NUM_ANSWERS = 3
 # Pixels.
 CANVAS_SIDE = 320
 BRUSH = 24
+# Otherwise one would have to choose the brush before drawing.
+CHOOSE_BRUSH = """() => {
+  const timer = setInterval(() => {
+    const brush = document.querySelector("button[title=Brush]");
+    if (brush) { brush.click(); clearInterval(timer); }
+  }, 100);
+}"""
 
 
 def build_page(model: predict.Model):
@@ -26,7 +33,7 @@ def build_page(model: predict.Model):
         import gradio as gr
     except ModuleNotFoundError as error:
         raise InputError(
-            "the demo needs Gradio: install it by `make setup` or `pip install gradio`"
+            "the demo needs Gradio: run `make setup` or `pip install gradio`"
         ) from error
 
     def answer(file: str | None) -> tuple[Image.Image | None, dict[str, float] | None]:
@@ -75,8 +82,7 @@ def build_page(model: predict.Model):
             api_visibility="private",
         )
         picture.upload(answer, picture, outputs, api_name="predict")
-        # Otherwise one would have to choose the brush before drawing.
-        page.load(js="() => document.querySelector('button[title=Brush]').click()")
+        page.load(js=CHOOSE_BRUSH)
     return page
 
 
