@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import tensorflow as tf
 
 
@@ -23,17 +22,3 @@ def normalize_images(images: tf.Tensor) -> tf.Tensor:
     size = math.prod(images.shape[1:])
     # Not a division: in a graph it becomes this product, which rounds differently.
     return tf.reshape(tf.cast(images, tf.float32), [-1, size]) * (1.0 / 255.0)
-
-
-def border_brightness(images: np.ndarray) -> np.ndarray:
-    """Returns the median brightness of each image's outermost pixels.
-
-    Args:
-      images: `[N, H, W, C]` uint8, 0 to 255.
-
-    Returns:
-      `[N]` float64, 0 to 255.
-    """
-    rows, columns = images[:, [0, -1]], images[:, 1:-1, [0, -1]]
-    flat = [part.reshape(len(images), -1) for part in (rows, columns)]
-    return np.median(np.concatenate(flat, axis=1), axis=1)

@@ -25,14 +25,12 @@ def _check_unique(names: tuple[str, ...]) -> tuple[str, ...]:
 
 # Side of an image, or width of a layer.
 Size = Annotated[int, Field(ge=1, le=65_536)]
+Range = tuple[float, float]
 ImageShape = tuple[Size, Size, Size]
 ClassNames = Annotated[
     tuple[str, ...], Field(min_length=2), AfterValidator(_check_unique)
 ]
-
-
-# Datasets of drawings, light strokes on dark, that were scaled to fit into a square and
-# then centered by their mass: the side of that square, in pixels.
+# Datasets of drawings: the side of the square into which they were fitted, in pixels.
 DRAWING_SIDES = {"mnist": 20}
 
 
@@ -93,33 +91,25 @@ class SplitInfo(Metadata):
 
 
 class NetworkInfo(Metadata):
-    """`network.json` of a model: what it takes to rebuild its network and to ask it.
+    """`network.json` of a model: what is needed to rebuild its network, and to use it.
 
     Attributes:
-      border_brightness: Range of the median brightness of a training image's border,
-        0 to 255; None if unknown.
-      drawing_side: Side of the square into which the drawings in the training images
-        were fitted, in pixels; None if they are not drawings.
+      border: Brightness of the training images' borders, from and to, 0 to 255.
+      drawing_side: From DRAWING_SIDES, if the training images are drawings.
     """
 
     image_shape: ImageShape
     hidden_sizes: tuple[Size, ...]
     class_names: ClassNames
-    border_brightness: tuple[float, float] | None = None
+    border: Range | None = None
     drawing_side: Size | None = None
 
     @classmethod
-    def of(
-        cls, info: SplitInfo, hidden_sizes: Sequence[int], border: tuple[float, float]
-    ) -> Self:
+    def of(cls, info: SplitInfo, hidden_sizes: Sequence[int], border: Range) -> Self:
         """Describes the network for images of a split, with their border's range."""
-        return cls(
-            image_shape=info.image_shape,
-            hidden_sizes=hidden_sizes,
-            class_names=info.class_names,
-            border_brightness=border,
-            drawing_side=DRAWING_SIDES.get(info.dataset),
-        )
+        facts = info.model_dump(include={"image_shape", "class_names"})
+        side = DRAWING_SIDES.get(info.dataset)
+        return cls(**facts, hidden_sizes=hidden_sizes, border=border, drawing_side=side)
 
 
 def first_problem(error: ValidationError) -> str:

@@ -1,96 +1,55 @@
-"""A page to draw on: what the network sees, and its answers, while drawing."""
+"""A page to draw on: what the network sees, and its best answers."""
 
 import os
+from argparse import Namespace
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
 
 from core_mlp.pipeline.stage import InputError
 from core_mlp.serving import predict
 
-NUM_ANSWERS = 3
-# Pixels.
-CANVAS_SIDE = 320
-BRUSH = 24
-# Otherwise one would have to choose the brush before drawing.
-CHOOSE_BRUSH = """() => {
-  const timer = setInterval(() => {
-    const brush = document.querySelector("button[title=Brush]");
-    if (brush) { brush.click(); clearInterval(timer); }
-  }, 100);
-}"""
+SIDE = 320  # Pixels of the canvas.
+# One would have to choose the brush before drawing.
+CHOOSE_BRUSH = """function choose() { const b = document.querySelector(
+  "button[title=Brush]"); if (b) b.click(); else setTimeout(choose, 100); }"""
 
 
-def build_page(model: predict.Model):
-    """Builds the page, a `gradio.Blocks`, with the API endpoint `/predict`.
-
-    Raises:
-      InputError: If Gradio is not installed.
-    """
-    # It sends statistics, and asks for its latest version, unless this is set.
+def serve(model: predict.Model, options: Namespace) -> None:
+    """Serves the page and the API `/predict`; raises InputError without Gradio."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         import gradio as gr
     except ModuleNotFoundError as error:
-        raise InputError(
-            "the demo needs Gradio: run `make setup` or `pip install gradio`"
-        ) from error
+        message = "the demo needs Gradio: run `make setup` or `pip install gradio`"
+        raise InputError(message) from error
 
-    def answer(file: str | None) -> tuple[Image.Image | None, dict[str, float] | None]:
-        """Answers about a picture: what the network saw, and its three best classes."""
-        if file is None:
-            return None, None
+    def answer(picture: str | dict) -> tuple[np.ndarray | None, dict | None]:
+        """Returns what the network saw, enlarged, and the likeliest classes."""
+        is_drawing = isinstance(picture, dict)
+        file = Path(picture["composite"] if is_drawing else picture)
         try:
-            prepared = predict.prepare(Path(file), model.network)
+            image, _ = predict.prepare(file, model[1], "auto")
         except InputError as error:
-            # Without Gradio's temporary folder.
-            raise gr.Error(str(error).replace(f"{Path(file).parent}/", "")) from error
-        (found,) = predict.classify(model, [prepared], NUM_ANSWERS)
-        height, width, _ = found.image.shape
-        scale = max(1, CANVAS_SIDE // max(height, width))
-        image = Image.fromarray(found.image.squeeze())
-        return image.resize((width * scale, height * scale), 0), found.classes
+            if is_drawing:  # The canvas is empty.
+                return None, None
+            raise gr.Error(str(error).replace(f"{file.parent}/", "")) from error
+        scale = max(1, SIDE // max(image.shape))
+        seen = image.repeat(scale, axis=0).repeat(scale, axis=1).squeeze()
+        return seen, predict.classify(model, image[np.newaxis], top=3)[0]
 
-    def answer_drawing(drawing: dict) -> tuple:
-        try:
-            return answer(drawing["composite"])
-        except gr.Error:  # The canvas is empty.
-            return None, None
-
-    with gr.Blocks(title="core_mlp", analytics_enabled=False) as page:
+    with gr.Blocks(title="core_mlp") as page:
         with gr.Row():
-            canvas = gr.Sketchpad(
-                type="filepath",
-                format="png",
-                label="Draw",
-                canvas_size=(CANVAS_SIDE, CANVAS_SIDE),
-                brush=gr.Brush(default_size=BRUSH, colors=["#000000"]),
-                layers=False,
-                transforms=(),
-            )
+            look = {"canvas_size": (SIDE, SIDE), "layers": False, "transforms": ()}
+            look["brush"] = gr.Brush(default_size=24, colors=["#000000"])
+            canvas = gr.Sketchpad(type="filepath", format="png", label="Draw", **look)
             with gr.Column():
                 seen = gr.Image(label="What the network sees", format="png", buttons=[])
-                classes = gr.Label(label="Answer", num_top_classes=NUM_ANSWERS)
+                classes = gr.Label(label="Answer")
         picture = gr.File(label="Or drop a picture", file_types=["image"], height=140)
-        outputs = [seen, classes]
-        canvas.change(
-            answer_drawing,
-            canvas,
-            outputs,
-            trigger_mode="always_last",
-            show_progress="hidden",
-            api_visibility="private",
-        )
-        picture.upload(answer, picture, outputs, api_name="predict")
+        canvas.change(answer, canvas, [seen, classes], api_visibility="private")
+        picture.upload(answer, picture, [seen, classes], api_name="predict")
         page.load(js=CHOOSE_BRUSH)
-    return page
-
-
-def serve(model: predict.Model, host: str, port: int) -> None:
-    """Serves the page until it is interrupted. It needs no network."""
-    page = build_page(model)
-    import gradio as gr
-
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
-    theme = gr.themes.Default(**fonts)  # Not from Google's servers.
-    page.launch(server_name=host, server_port=port, theme=theme, ssr_mode=False)
+    theme = gr.themes.Default(font="sans-serif", font_mono="monospace")  # No downloads.
+    address = {"server_name": options.host, "server_port": options.port}
+    page.launch(theme=theme, ssr_mode=False, **address)

@@ -1,4 +1,4 @@
-"""The LiteRT model, for phones, browsers and microcontrollers: a file of its own."""
+"""The LiteRT model, for phones and browsers."""
 
 import shutil
 from collections.abc import Callable
@@ -13,40 +13,23 @@ from core_mlp.pipeline.stage import InputError
 from core_mlp.serving.saved_model import METADATA
 
 MODEL = "model.tflite"
-SIGNATURE = "serving_default"
 
 
 def convert(saved_model: Path, folder: Path, *, quantize: bool) -> None:
-    """Converts a SavedModel; equal models give equal bytes.
-
-    Args:
-      saved_model: From `saved_model.save_classifier`.
-      folder: Is written: the model and a copy of its metadata.
-      quantize: Whether to store weights as 8-bit integers with a scale per unit
-        (dynamic-range quantization), a quarter of the size.
-    """
-    converter = tf.lite.TFLiteConverter.from_saved_model(
-        str(saved_model), signature_keys=[SIGNATURE]
-    )
+    """Converts a SavedModel, to 8-bit weights if `quantize`; copies its metadata."""
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
     converter.optimizations = [tf.lite.Optimize.DEFAULT] if quantize else []
     with atomic_output(folder) as partial:
         partial.mkdir()
         (partial / MODEL).write_bytes(converter.convert())
-        shutil.copyfile(saved_model / METADATA, partial / Path(METADATA).name)
+        shutil.copy(saved_model / METADATA, partial)
 
 
 def load_classifier(folder: Path) -> Callable[..., dict[str, np.ndarray]]:
-    """Loads the signature `serving_default` of a LiteRT model.
-
-    Returns:
-      A function from the keyword argument `images` to a dict, as `Classifier.classify`.
-
-    Raises:
-      InputError: If it is missing or corrupt.
-    """
-    path = folder / MODEL
+    """Loads `serving_default` as a function, as `saved_model.load_classifier` does."""
     try:
-        runner = Interpreter(str(path)).get_signature_runner(SIGNATURE)
-    except (ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: cannot be loaded: {error}") from error
+        interpreter = Interpreter(str(folder / MODEL))
+    except ValueError as error:
+        raise InputError(f"{folder / MODEL}: cannot be loaded: {error}") from error
+    runner = interpreter.get_signature_runner("serving_default")
     return lambda images: runner(images=np.asarray(images))
