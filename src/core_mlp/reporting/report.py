@@ -36,7 +36,7 @@ MAX_IMAGES = 20
 MAX_CONFUSIONS = 10
 INVESTIGATE_EXIT_CODE = 3
 # Whether a metric improves by growing, by the last part of its name.
-IMPROVES_UPWARDS = {"accuracy": True, "loss": False, "error": False}
+UPWARDS = {"accuracy": True, "loss": False, "error": False, "differences": False}
 OBSTACLES = {
     "pass": "same settings",
     "fail": "cannot be compared",
@@ -277,7 +277,7 @@ def _format(value: float | list[float] | None) -> str:
     """Returns a value, or the mean and standard deviation of several."""
     values = np.atleast_1d([] if value is None else value)
     if len(values) < 2:
-        return "".join(f"{v:.4f}" for v in values)
+        return "".join(f"{v:.4f}".removesuffix(".0000") for v in values)
     summary = summarize(values)
     return f"{summary.mean:.4f} ± {summary.sd:.4f}"
 
@@ -288,8 +288,9 @@ def _format_change(metric: str, change: float | str, is_known: bool) -> str:
         return ""
     if abs(change) < 0.00005:
         return "="
-    text = f"{change:+.4f} {'↑' if change > 0 else '↓'}"
-    upwards = IMPROVES_UPWARDS.get(metric.rsplit("_", maxsplit=1)[-1])
+    size = f"{change:+.4f}".removesuffix(".0000")
+    text = f"{size} {'↑' if change > 0 else '↓'}"
+    upwards = UPWARDS.get(metric.rsplit("_", maxsplit=1)[-1])
     if upwards is None or not is_known:
         return text
     return f"{text} {'better' if (change > 0) == upwards else 'worse'}"
