@@ -77,7 +77,7 @@ $(STAMP):
 	    "$$("$$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" \
 	    >&2; exit 1; \
 	fi; \
-	echo 'Installing $(LOCK) into .venv: about 160 packages, 3 GB, a few minutes'; \
+	echo 'Installing $(LOCK) into .venv: about 190 packages, 3 GB, a few minutes'; \
 	if test -n '$(UV)'; then \
 	  '$(UV)' venv --quiet --clear --python "$${python:-3.13}" .venv; \
 	  pip="$(UV) pip install --quiet --python $(BIN)/python"; \
@@ -95,8 +95,9 @@ $(STAMP):
 	$(BIN)/dvc config --local plots.html_template plots_page.html
 
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal \
-  --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
+  --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' \
+  --extra dev --extra demo
 
 lock: setup
-	$(COMPILE) --extra dev --output-file requirements.lock $(UPGRADE)
-	$(COMPILE) --extra dev --extra gpu --output-file requirements-gpu.lock $(UPGRADE)
+	$(COMPILE) --output-file requirements.lock $(UPGRADE)
+	$(COMPILE) --extra gpu --output-file requirements-gpu.lock $(UPGRADE)

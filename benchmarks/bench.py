@@ -21,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 
 import contenders
+import serving
 from contenders import Setting
 
 TURN_SECONDS = 5.0
@@ -81,7 +82,9 @@ GROUPS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=GROUPS, help="one group of contenders")
+    parser.add_argument(
+        "--only", choices=[*GROUPS, "serving"], help="one group of contenders"
+    )
     parser.add_argument("--summary", action="store_true")
     arguments = parser.parse_args()
     rounds = arguments.rounds
@@ -96,6 +99,8 @@ def main() -> None:
                 k: v for k, v in contenders_of_group.items() if _is_installed(v[2])
             }
             results[name] = time_in_turns(installed, rounds)
+    if arguments.only in (None, "serving"):
+        results["serving"] = serving.measure()
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / time.strftime("%Y-%m-%d-%H%M.json")
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -112,7 +117,7 @@ def describe_machine() -> dict[str, str | int]:
         )
         keys = ("model name", "cpu family", "model")
         cpu = ", ".join(f"{key} {facts[key]}" for key in keys if key in facts) or cpu
-    packages = ("tensorflow", "keras", "torch", "jax")
+    packages = ("tensorflow", "keras", "torch", "jax", "ai-edge-litert")
     versions = {
         name: metadata.version(name) for name in packages if _is_installed(name)
     }
@@ -167,6 +172,8 @@ def print_call(path: Path) -> None:
     for name in GROUPS:
         if name in results:
             print_table(name, results[name])
+    for way, numbers in results.get("serving", {}).items():
+        print(f"{way}: {', '.join(f'{v:,} {k}' for k, v in numbers.items())}")
 
 
 def print_table(title: str, rates: dict[str, list[float]]) -> None:

@@ -1,8 +1,8 @@
-"""Evaluate the SavedModel, and nothing else, on the test split.
+"""Evaluate the SavedModel, and the LiteRT model against it, on the test split.
 
-Reads models/saved_model/ and data/tfrecords/test/. Writes metrics/evaluate.json,
-plots/confusion.csv, plots/per_class.csv, plots/calibration.csv, plots/mistakes.csv,
-plots/mistakes.png and plots/mistakes_sprite.png.
+Reads models/saved_model/, models/litert/ and data/tfrecords/test/. Writes
+metrics/evaluate.json, plots/confusion.csv, plots/per_class.csv, plots/calibration.csv,
+plots/mistakes.csv, plots/mistakes.png and plots/mistakes_sprite.png.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from core_mlp.evaluation import metrics, plots
 from core_mlp.pipeline.files import write_csv, write_json
 from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.pipeline.stage import run_stage
-from core_mlp.serving import saved_model
+from core_mlp.serving import litert, saved_model
 
 TEST = Path("data/tfrecords/test")
 PLOTS = Path("plots")
@@ -28,19 +28,19 @@ def main() -> None:
     classify = saved_model.load_classifier(Path("models/saved_model"))
     predicted, probabilities = saved_model.predict(classify, images)
     summary = metrics.summarize(labels, predicted, probabilities)
+    accuracy, low, high, loss, error = summary.values()
     print(
-        f"test accuracy {summary['test_accuracy']:.4f} (95 % interval "
-        f"{summary['test_accuracy_low']:.4f} to {summary['test_accuracy_high']:.4f}), "
-        f"loss {summary['test_loss']:.4f}, "
-        f"calibration error {summary['test_calibration_error']:.4f}"
+        f"test accuracy {accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}), "
+        f"loss {loss:.4f}, calibration error {error:.4f}"
     )
+    classify = litert.load_classifier(Path("models/litert"))
+    answers, _ = saved_model.predict(classify, images)
+    summary["litert_accuracy"] = np.mean(answers == labels)
+    summary["litert_differences"] = int(np.count_nonzero(answers != predicted))
     write_json(Path("metrics/evaluate.json"), summary)
     counts = confusion_matrix(labels, predicted, labels=range(len(names)))
-    write_csv(
-        PLOTS / "confusion.csv",
-        ["actual", "predicted", "count"],
-        [(names[a], names[p], count) for (a, p), count in np.ndenumerate(counts)],
-    )
+    pairs = [(names[a], names[p], n) for (a, p), n in np.ndenumerate(counts)]
+    write_csv(PLOTS / "confusion.csv", ["actual", "predicted", "count"], pairs)
     fields = metrics.ClassAccuracy._fields
     write_csv(PLOTS / "per_class.csv", fields, metrics.class_accuracies(counts, names))
     confidences = probabilities.max(axis=1)

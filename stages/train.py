@@ -24,7 +24,8 @@ def main() -> None:
     p = params.load_params(params.TrainParams)
     device = loop.set_up_device()
     info, validation_info = map(SplitInfo.read_split, (TRAIN, VALIDATION))
-    network = NetworkInfo.of(info, p.hidden_sizes)
+    border = input_pipeline.border_range(TRAIN, info)
+    network = NetworkInfo.of(info, p.hidden_sizes, border)
     build_model = partial(checkpoints.build_model, network, p.seed, p.precision)
     mlp = build_model()
     evaluated = build_model() if p.ema_decay else mlp

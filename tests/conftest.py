@@ -1,5 +1,6 @@
 """Fixtures, and the environment of the tests."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ STATE_DIR = tempfile.TemporaryDirectory()
 os.environ["CORE_MLP_STATE_DIR"] = STATE_DIR.name
 
 from helpers import (  # noqa: E402
+    ROOT,
     commit_all,
     copy_repository,
     run,
@@ -81,6 +83,22 @@ def pipeline(tmp_path_factory):
         if not (shared / "pipeline").exists():
             make_pipeline(tmp_path_factory.mktemp("made")).rename(shared / "pipeline")
     return shutil.copytree(shared / "pipeline", own / "pipeline_copy")
+
+
+@pytest.fixture(scope="session")
+def digit_model():
+    """The repository's own model, if it is one of MNIST's digits that is any good."""
+    from core_mlp.serving.predict import load_model
+
+    folder, evaluated = ROOT / "models/saved_model", ROOT / "metrics/evaluate.json"
+    if not (folder / "assets.extra").exists() or not evaluated.exists():
+        pytest.skip("needs the model in models/: run `dvc repro`")
+    model = load_model(folder)
+    network = model[1]
+    accuracy = json.loads(evaluated.read_text())["test_accuracy"]
+    if network.drawing_side is None or accuracy < 0.97:
+        pytest.skip("needs a model in models/ that knows MNIST's digits")
+    return model
 
 
 def make_pipeline(folder: Path) -> Path:

@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image, ImageDraw
 from pydantic import ValidationError
 
 from core_mlp.pipeline.params import Params, TrainParams
@@ -120,3 +122,42 @@ def commit_all(folder: Path, message: str) -> None:
 def stages_run(output: str) -> list[str]:
     """Returns the stages that DVC says it ran, in order."""
     return re.findall(r"Running stage '(\w+)'", output)
+
+
+# The pen's way for each digit: columns and rows in percent.
+STROKES = {
+    0: "50,0 80,9 95,35 95,65 80,91 50,100 20,91 5,65 5,35 20,9 50,0",
+    1: "50,0 50,100",
+    2: "10,20 30,0 70,0 90,25 75,50 10,100 95,100",
+    3: "10,10 50,0 85,15 80,38 45,48 85,60 90,85 50,100 10,90",
+    4: "15,0 10,50 85,50 85,0 80,100",
+    5: "90,0 25,0 20,42 60,38 90,65 75,95 35,100 10,88",
+    6: "75,0 35,30 12,70 30,97 65,97 85,75 65,55 20,65",
+    7: "10,0 90,0 40,100",
+    8: "50,0 80,8 85,25 30,58 15,75 20,92 50,100 80,92 85,75 30,42 15,25 20,8 50,0",
+    9: "85,25 60,48 20,42 15,15 45,0 80,8 85,25 75,100",
+}
+
+
+def draw_digit(
+    digit: int, rng: np.random.Generator, *, is_dark_on_light: bool
+) -> Image.Image:
+    """Draws a digit at a random place, in a random size, slant and thickness."""
+    width, height = rng.integers(200, 500, 2).tolist()
+    tall = rng.uniform(0.4, 0.7) * min(width, height)
+    wide = rng.uniform(0.55, 0.75) * tall
+    slant = rng.uniform(-0.3, 0.3)
+    left = rng.uniform(0.2 * tall, width - wide - 0.2 * tall)
+    top = rng.uniform(0.1 * tall, height - 1.1 * tall)
+    points = []
+    for pair in STROKES[digit].split():
+        x, y = (int(number) / 100 for number in pair.split(","))
+        points.append((left + wide * x + slant * tall * (0.5 - y), top + tall * y))
+    paper, ink = (255, 0) if is_dark_on_light else (0, 255)
+    image = Image.new("L", (width, height), paper)
+    radius = tall * rng.uniform(0.03, 0.08)
+    pen = ImageDraw.Draw(image)
+    pen.line(points, ink, round(2 * radius), joint="curve")
+    for x, y in points:
+        pen.ellipse([x - radius, y - radius, x + radius, y + radius], ink)
+    return image

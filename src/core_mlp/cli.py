@@ -46,39 +46,61 @@ def main() -> None:
     recipe.add_argument("--seeds", type=int, metavar="N", help="run the seeds 1 to N")
     push = commands.add_parser("push", help="push results and DVC's whole run cache")
     push.add_argument("--remote", help="name of the DVC remote; default: its default")
+    ask = commands.add_parser("predict", help="classify pictures")
+    ask.add_argument("paths", nargs="+", type=Path, metavar="FILE_OR_FOLDER")
+    ask.add_argument("--top", type=int, default=3, metavar="N", help="classes of each")
+    ask.add_argument("--format", choices=("table", "json", "csv"), default="table")
+    ask.add_argument("--invert", choices=("auto", "yes", "no"), default="auto")
+    ask.add_argument("--show", type=Path, metavar="PNG", help="draw what it saw")
+    page = commands.add_parser("demo", help="serve a page to draw on")
+    page.add_argument("--host", default="127.0.0.1", help="default: this machine only")
+    page.add_argument("--port", type=int, default=7860)
+    for command in (ask, page):
+        command.add_argument("--model", type=Path, default=Path("models/saved_model"))
     arguments = parser.parse_args()
     # The commands that are run find the environment's programs.
     scripts = str(Path(sys.executable).parent)
     os.environ["PATH"] = f"{scripts}{os.pathsep}{os.environ['PATH']}"
     with exit_on_input_error():
-        match arguments.command:
-            case "report" if arguments.experiments:
-                from core_mlp.reporting.sweep import write_sweep
+        if arguments.command in ("predict", "demo"):
+            run_model(arguments)
+        else:
+            run_report(arguments)
 
-                write_sweep()
-            case "report" | "gate":
-                from core_mlp.reporting.report import write_report
 
-                with_gate = arguments.command == "gate"
-                write_report(arguments.base, arguments.head, with_gate=with_gate)
-            case "same":
-                from core_mlp.reporting.same import compare_outputs
+def run_model(arguments: argparse.Namespace) -> None:
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # Imports less.
+    # TensorFlow's C++ core prints while it loads, whatever its settings.
+    stderr = os.dup(2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    try:
+        from core_mlp.serving import demo, predict
 
-                compare_outputs(arguments.base)
-            case "recipe":
-                from core_mlp.reporting.recipes import run_recipe
+        model = predict.load_model(arguments.model)
+    finally:
+        os.dup2(stderr, 2)
+    run = demo.serve if arguments.command == "demo" else predict.predict_files
+    run(model, arguments)
 
-                run_recipe(
-                    arguments.name, queue=arguments.queue, num_seeds=arguments.seeds
-                )
-            case "push":
-                from core_mlp.reporting.sharing import push_runs
 
-                push_runs(arguments.remote)
-            case "seeds":
-                from core_mlp.reporting.seeds import run_seeds
+def run_report(arguments: argparse.Namespace) -> None:
+    from core_mlp.reporting import recipes, report, same, seeds, sharing, sweep
 
-                run_seeds(arguments.number, replace=arguments.replace)
+    match arguments.command:
+        case "report" if arguments.experiments:
+            sweep.write_sweep()
+        case "report" | "gate":
+            with_gate = arguments.command == "gate"
+            report.write_report(arguments.base, arguments.head, with_gate=with_gate)
+        case "same":
+            same.compare_outputs(arguments.base)
+        case "recipe":
+            name, queue, number = arguments.name, arguments.queue, arguments.seeds
+            recipes.run_recipe(name, queue=queue, num_seeds=number)
+        case "push":
+            sharing.push_runs(arguments.remote)
+        case "seeds":
+            seeds.run_seeds(arguments.number, replace=arguments.replace)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,8 @@ def test_the_pipeline_writes_what_the_readme_says(pipeline):
         "test_accuracy_high",
         "test_loss",
         "test_calibration_error",
+        "litert_accuracy",
+        "litert_differences",
     }
     assert len((pipeline / "plots/activations.csv").read_text().splitlines()) == 202
 

@@ -10,11 +10,15 @@ import pytest
 import tensorflow as tf
 
 from core_mlp.data.images import normalize_images
+from core_mlp.pipeline.metadata import NetworkInfo
 from core_mlp.pipeline.stage import InputError
 from core_mlp.serving import saved_model as serving
 from core_mlp.training.model import MLP
 
 SHAPE = (4, 3, 2)
+NETWORK = NetworkInfo(
+    image_shape=SHAPE, hidden_sizes=[8, 6], class_names=["a", "b", "c"]
+)
 IMAGES = np.random.default_rng(0).integers(0, 256, [20, 4, 3, 2], np.uint8)
 
 
@@ -26,7 +30,7 @@ def model():
 @pytest.fixture
 def saved_model(model, tmp_path):
     folder = tmp_path / "saved_model"
-    serving.save_classifier(folder, serving.Classifier(model, SHAPE))
+    serving.save_classifier(folder, serving.Classifier(model, SHAPE), NETWORK)
     return folder
 
 
@@ -113,6 +117,7 @@ def test_a_process_without_our_code_can_use_the_saved_model(saved_model, tmp_pat
 
 def test_the_saved_model_has_no_random_bytes(model, saved_model):
     assert sorted(path.name for path in saved_model.rglob("*") if path.is_file()) == [
+        "network.json",
         "saved_model.pb",
         "variables.data-00000-of-00001",
         "variables.index",

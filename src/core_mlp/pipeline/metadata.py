@@ -11,8 +11,11 @@ from core_mlp.pipeline.stage import InputError
 
 # Side of an image, or width of a layer.
 Size = Annotated[int, Field(ge=1, le=65_536)]
+Range = tuple[float, float]
 ImageShape = tuple[Size, Size, Size]
 ClassNames = Annotated[tuple[str, ...], Field(min_length=2)]
+# Datasets of drawings: the side of the square into which they were fitted, in pixels.
+DRAWING_SIDES = {"mnist": 20}
 
 
 class Metadata(BaseModel):
@@ -72,17 +75,25 @@ class SplitInfo(Metadata):
 
 
 class NetworkInfo(Metadata):
-    """`network.json` of a checkpoint: what is needed to rebuild its network."""
+    """`network.json` of a model: what is needed to rebuild its network, and to use it.
+
+    Attributes:
+      border: Brightness of the training images' borders, from and to, 0 to 255.
+      drawing_side: From DRAWING_SIDES, if the training images are drawings.
+    """
 
     image_shape: ImageShape
     hidden_sizes: tuple[Size, ...]
     class_names: ClassNames
+    border: Range | None = None
+    drawing_side: Size | None = None
 
     @classmethod
-    def of(cls, info: SplitInfo, hidden_sizes: Sequence[int]) -> Self:
-        """Describes the network for images of a split."""
-        shape, names = info.image_shape, info.class_names
-        return cls(image_shape=shape, hidden_sizes=hidden_sizes, class_names=names)
+    def of(cls, info: SplitInfo, hidden_sizes: Sequence[int], border: Range) -> Self:
+        """Describes the network for images of a split, with their border's range."""
+        facts = info.model_dump(include={"image_shape", "class_names"})
+        side = DRAWING_SIDES.get(info.dataset)
+        return cls(**facts, hidden_sizes=hidden_sizes, border=border, drawing_side=side)
 
 
 def first_problem(error: ValidationError) -> str:

@@ -81,8 +81,14 @@ class TrainParams(StageParams):
     augmentation: AugmentationParams = AugmentationParams()
 
 
-class Params(TrainParams, PreprocessParams, FetchParams):
-    """Every key of params.yaml. Export and evaluate have no parameters."""
+class ExportParams(StageParams):
+    """Parameters of the export stage."""
+
+    quantize: bool = True
+
+
+class Params(ExportParams, TrainParams, PreprocessParams, FetchParams):
+    """Every key of params.yaml. Evaluate has no parameters."""
 
 
 Stage = TypeVar("Stage", bound=StageParams)

@@ -79,4 +79,4 @@ def format_over_seeds(values: float | Sequence[float] | None) -> str:
     if np.size(values) > 1:
         summary = summarize(values)
         return f"{summary.mean:.4f} ± {summary.sd:.4f}"
-    return "" if values is None else f"{np.mean(values):.4f}"
+    return "" if values is None else f"{np.mean(values):.4f}".removesuffix(".0000")

@@ -32,7 +32,12 @@ MAX_IMAGES = 20
 MAX_CONFUSIONS = 10
 INVESTIGATE_EXIT_CODE = 3
 # Whether a metric improves by growing, by the last part of its name.
-IMPROVES_UPWARDS = {"accuracy": True, "loss": False, "error": False}
+IMPROVES_UPWARDS = {
+    "accuracy": True,
+    "loss": False,
+    "error": False,
+    "differences": False,
+}
 
 
 def write_report(base: str, head: str | None, *, with_gate: bool = False) -> None:
@@ -242,7 +247,8 @@ def _format_change(metric: str, change: float, is_known: bool) -> str:
     """Returns a change with an arrow; if it is no noise, says "better" or "worse"."""
     if abs(change) < 0.00005:
         return "="
-    text = f"{change:+.4f} {'↑' if change > 0 else '↓'}"
+    size = f"{change:+.4f}".removesuffix(".0000")
+    text = f"{size} {'↑' if change > 0 else '↓'}"
     upwards = IMPROVES_UPWARDS.get(metric.rsplit("_", maxsplit=1)[-1])
     if upwards is None or not is_known:
         return text

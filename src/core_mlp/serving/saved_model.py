@@ -8,9 +8,12 @@ import tensorflow as tf
 
 from core_mlp.data.images import normalize_images
 from core_mlp.pipeline.files import atomic_output
+from core_mlp.pipeline.metadata import NetworkInfo
 from core_mlp.pipeline.stage import InputError
 
 BATCH_SIZE = 1000
+# TensorFlow's place for files that are no part of the graph.
+METADATA = "assets.extra/network.json"
 
 
 class Classifier(tf.Module):
@@ -40,8 +43,8 @@ class Classifier(tf.Module):
         }
 
 
-def save_classifier(folder: Path, classifier: Classifier) -> None:
-    """Saves a SavedModel with the signature `serving_default`.
+def save_classifier(folder: Path, classifier: Classifier, network: NetworkInfo) -> None:
+    """Saves a SavedModel with the signature `serving_default`, and its metadata.
 
     In a new process the bytes depend on the model alone; a second save in the same
     process differs, because TensorFlow numbers its functions.
@@ -50,6 +53,7 @@ def save_classifier(folder: Path, classifier: Classifier) -> None:
         tf.saved_model.save(classifier, str(partial), signatures=classifier.classify)
         # Optional, and it holds a random identifier.
         (partial / "fingerprint.pb").unlink()
+        network.write(partial / METADATA)
 
 
 def load_classifier(folder: Path) -> Callable[..., dict[str, tf.Tensor]]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from core_mlp.data import tfrecords
@@ -110,3 +111,13 @@ def pad_to_batches(order: tf.Tensor, batch_size: int) -> tuple[tf.Tensor, tf.Ten
         tf.reshape(tf.pad(values, padding), [num_batches, batch_size])
         for values in (order, tf.ones([num_examples]))
     )
+
+
+def border_range(folder: Path, info: SplitInfo) -> tuple[float, float]:
+    """Returns how bright the border of a split's images is, 0 to 255, save outliers."""
+    sample = {"chunk_size": 1000, "buffer_size": 1000, "seed": [0]}
+    images, _ = next(tfrecords.stream_split(folder, info, **sample))
+    parts = images[:, [0, -1]], images[:, 1:-1, [0, -1]]
+    borders = np.hstack([part.reshape(len(images), -1) for part in parts])
+    ends = np.quantile(np.median(borders, axis=1), [0.05, 0.95], method="nearest")
+    return tuple(ends.tolist())

@@ -1,0 +1,316 @@
+"""`core-mlp predict`: any picture, prepared as in training."""
+
+import csv
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+from helpers import ROOT, draw_digit, try_to_run
+from PIL import Image
+
+from core_mlp import cli
+from core_mlp.pipeline.metadata import NetworkInfo, SplitInfo
+from core_mlp.pipeline.stage import InputError
+from core_mlp.serving import predict, saved_model
+from core_mlp.sources.image_files import border
+from core_mlp.training.input_pipeline import border_range
+from core_mlp.training.model import MLP
+
+NAMES = ("cat", "dog", "owl")
+DARK, LIGHT, MIXED = (0.0, 3.0), (200.0, 255.0), (20.0, 230.0)
+
+
+def network(shape=(28, 28, 1), border=DARK, drawing_side=20):
+    return NetworkInfo(
+        image_shape=shape,
+        hidden_sizes=[],
+        class_names=NAMES,
+        border=border,
+        drawing_side=drawing_side,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A SavedModel of small gray photographs, three classes."""
+    info = network((4, 3, 1), drawing_side=None)
+    folder = tmp_path_factory.mktemp("model") / "saved_model"
+    classifier = saved_model.Classifier(MLP(12, [3], seed=1), info.image_shape)
+    saved_model.save_classifier(folder, classifier, info)
+    return folder
+
+
+@pytest.fixture
+def ask(folder, tmp_path, monkeypatch, capfd):
+    """Runs `core-mlp predict`; returns exit code, stdout and stderr."""
+
+    def run(*arguments):
+        command = ["core-mlp", "predict", "--model", folder, *arguments]
+        monkeypatch.setattr(sys, "argv", list(map(str, command)))
+        capfd.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as ended:
+            code = ended.code
+        return code, *capfd.readouterr()
+
+    monkeypatch.chdir(tmp_path)
+    return run
+
+
+def save(path, pixels):
+    Image.fromarray(np.asarray(pixels, np.uint8)).save(path)
+    return path
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_at_least_eight_of_ten_drawn_digits_are_recognized(digit_model, tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    right = []
+    for digit in range(10):
+        picture = draw_digit(digit, rng, is_dark_on_light=digit % 2 == seed % 2)
+        picture.save(tmp_path / "digit.png")
+        file = tmp_path / "digit.png"
+        image, _ = predict.prepare(file, digit_model[1], "auto")
+        (answer,) = predict.classify(digit_model, image[np.newaxis], top=1)
+        right.append(answer.keys() == {str(digit)})
+
+    assert sum(right) >= 8, right
+
+
+def test_the_picture_of_the_readme_is_a_seven(digit_model):
+    picture = ROOT / "docs/images/seven.png"
+
+    image, is_inverted = predict.prepare(picture, digit_model[1], "auto")
+
+    (answer,) = predict.classify(digit_model, image[np.newaxis], top=3)
+    assert is_inverted
+    assert next(iter(answer)) == "7"
+    assert answer["7"] == max(answer.values())
+
+
+def test_a_drawing_fills_a_square_of_20_pixels_and_is_centered_by_mass(tmp_path):
+    pixels = np.full([300, 500], 255)
+    pixels[40:240, 20:60] = 0  # 200 high, 40 wide: 20 by 4.
+    file = save(tmp_path / "stroke.png", pixels)
+
+    image, is_inverted = predict.prepare(file, network(), "auto")
+
+    expected = np.zeros([28, 28, 1], bool)
+    expected[4:24, 12:16] = True
+    assert is_inverted
+    np.testing.assert_array_equal(image > 128, expected)
+
+
+def test_the_center_is_that_of_mass_not_of_the_strokes_outline(tmp_path):
+    pixels = np.zeros([200, 200])
+    pixels[50:70, 50:150] = 255  # A T: its mass is in the bar.
+    pixels[70:150, 85:115] = 255
+    file = save(tmp_path / "t.png", pixels)
+
+    image, _ = predict.prepare(file, network(), "auto")
+
+    rows = np.flatnonzero(image.max(axis=(1, 2)))
+    mass = image[..., 0].sum(axis=1)
+    assert len(rows) == 20
+    assert rows[0] == 7
+    assert abs(np.average(np.arange(28), weights=mass) - 14) <= 0.5
+
+
+def test_faint_strokes_on_noisy_paper_become_white_on_black(tmp_path):
+    pixels = np.random.default_rng(0).integers(196, 204, [300, 300])
+    pixels[100:200, 140:160] = 120
+    file = save(tmp_path / "pencil.png", pixels)
+
+    image, _ = predict.prepare(file, network(), "auto")
+
+    assert image.max() == 255
+    assert np.count_nonzero(image > 128) == 20 * 4
+    assert (image[..., :10, 0] == 0).all()
+
+
+def test_a_heavy_end_does_not_push_strokes_out_of_the_frame(tmp_path):
+    pixels = np.zeros([200, 200])
+    pixels[50:100, 50:150] = 255
+    pixels[100:150, 95:105] = 255
+    file = save(tmp_path / "t.png", pixels)
+
+    image, _ = predict.prepare(file, network(), "auto")
+
+    assert np.count_nonzero(image.max(axis=(1, 2)) > 128) == 20
+
+
+def test_an_image_of_the_networks_own_size_is_used_as_it_is(tmp_path):
+    pixels = np.zeros([28, 28])
+    pixels[2:9, 3:5] = 77
+    file = save(tmp_path / "image.png", pixels)
+
+    image, is_inverted = predict.prepare(file, network(), "auto")
+
+    np.testing.assert_array_equal(image[..., 0], pixels)
+    assert not is_inverted
+
+
+def test_what_is_no_drawing_is_resized_as_a_whole(tmp_path):
+    pixels = np.zeros([40, 30])
+    pixels[:20] = 200
+    file = save(tmp_path / "photo.png", pixels)
+
+    image, _ = predict.prepare(file, network((4, 3, 1), MIXED, None), "no")
+
+    assert image.shape == (4, 3, 1)
+    assert (image[0] > 190).all()
+    assert (image[-1] < 10).all()
+
+
+@pytest.mark.parametrize(
+    ("border", "picture", "invert", "expected"),
+    [
+        (DARK, 255, "auto", True),
+        (DARK, 0, "auto", False),
+        (LIGHT, 0, "auto", True),
+        (LIGHT, 255, "auto", False),
+        (MIXED, 255, "auto", False),
+        (MIXED, 0, "auto", False),
+        (None, 255, "auto", False),
+        (DARK, 255, "no", False),
+        (DARK, 0, "yes", True),
+    ],
+)
+def test_light_and_dark_are_swapped_as_the_border_says(
+    tmp_path, border, picture, invert, expected
+):
+    pixels = np.full([28, 28], picture)
+    pixels[9:19, 9:19] = 255 - picture
+    file = save(tmp_path / "picture.png", pixels)
+
+    image, is_inverted = predict.prepare(file, network(border=border), invert)
+
+    assert is_inverted is expected
+    assert image[0, 0, 0] == (255 - picture if expected else picture)
+
+
+def test_an_empty_canvas_is_refused(tmp_path):
+    file = save(tmp_path / "empty.png", np.full([100, 100], 255))
+
+    with pytest.raises(InputError, match=r"empty\.png': nothing is drawn on it$"):
+        predict.prepare(file, network(), "auto")
+
+
+def test_the_border_is_that_of_the_training_images(digits_dir):
+    train = digits_dir / "data/tfrecords/train"
+    images = np.load(digits_dir / "data/raw/train/images.npy")[300:]
+
+    low, high = border_range(train, SplitInfo.read_split(train))
+
+    everything = [np.median(border(image)) for image in images]
+    # Nearly: of a sample.
+    assert low == pytest.approx(np.quantile(everything, 0.05), abs=5)
+    assert high == pytest.approx(np.quantile(everything, 0.95), abs=5)
+
+
+def test_a_folder_and_what_cannot_be_read(ask, tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "in/deep").mkdir(parents=True)
+    for name in ("in/b.png", "in/a.jpg", "in/deep/c.PNG"):
+        save(tmp_path / name, rng.integers(0, 256, [8, 6]))
+    (tmp_path / "in/notes.txt").write_text("no image")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "in/b.png").read_bytes()[:40])
+
+    code, out, err = ask("broken.png", "in", "missing.png", "--format", "csv")
+
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 1
+    assert [row["file"] for row in rows] == ["in/a.jpg", "in/b.png", "in/deep/c.PNG"]
+    errors = err.splitlines()
+    assert len(errors) == 2
+    assert errors[0].startswith("error: 'broken.png': not a readable image: ")
+    assert errors[1].startswith("error: 'missing.png': not a readable image: ")
+
+
+def test_an_empty_folder_is_an_error(ask, tmp_path):
+    (tmp_path / "empty").mkdir()
+
+    code, out, err = ask("empty")
+
+    assert (code, out) == (1, "")
+    assert err.startswith("error: 'empty': not a readable image: ")
+    assert len(err.splitlines()) == 1
+
+
+def test_the_formats_agree(ask, folder, tmp_path):
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, [3, 4, 3, 1]).astype(np.uint8)
+    images[:, 0] = images[:, -1] = images[:, :, 0] = 9  # A dark border.
+    for number, image in enumerate(images):
+        save(tmp_path / f"{number}.png", image[..., 0])
+    files = [f"{number}.png" for number in range(3)]
+
+    table, as_json, as_csv = (
+        ask(*files, "--top", 2, "--format", name)[1]
+        for name in ("table", "json", "csv")
+    )
+
+    classify = saved_model.load_classifier(folder)
+    expected, probabilities = saved_model.predict(classify, images)
+    answers = json.loads(as_json)
+    rows = list(csv.DictReader(io.StringIO(as_csv)))
+    header, *lines = table.splitlines()
+    assert header.split() == list(rows[0]) == list(answers[0])
+    for number, answer in enumerate(answers):
+        assert answer["file"] == files[number]
+        assert answer["inverted"] is False
+        assert answer["class_1"] == NAMES[expected[number]]
+        assert answer["probability_1"] == pytest.approx(
+            probabilities[number].max(), abs=1e-6
+        )
+        assert answer["class_2"] != answer["class_1"]
+        values = [str(value) for value in answer.values()]
+        assert list(rows[number].values()) == lines[number].split() == values
+    assert len(answers) == len(rows) == len(lines) == 3
+
+
+def test_what_was_inverted_is_said(ask, tmp_path):
+    save(tmp_path / "light.png", np.full([9, 9], 255))
+    save(tmp_path / "dark.png", np.zeros([9, 9]))
+
+    _, table, _ = ask("light.png", "dark.png")
+
+    _, light, dark = table.splitlines()
+    assert light.split()[:2] == ["light.png", "True"]
+    assert dark.split()[:2] == ["dark.png", "False"]
+
+
+def test_show_draws_what_the_network_saw(ask, tmp_path):
+    save(tmp_path / "light.png", np.full([9, 9], 255))
+
+    code, _, _ = ask("light.png", "--show", "seen.png")
+
+    assert code == 0
+    drawn = np.asarray(Image.open(tmp_path / "seen.png").convert("L"))
+    assert (drawn[drawn.shape[0] // 2 :] == 0).sum() > 1000  # The picture, inverted.
+
+
+def test_a_model_copied_elsewhere_answers_without_tensorflows_messages(
+    folder, tmp_path
+):
+    folder = folder.rename(tmp_path / "elsewhere")
+    save(tmp_path / "a.png", np.zeros([9, 9]))
+
+    result = try_to_run(
+        "core-mlp", "predict", "a.png", "--model", "elsewhere", cwd=tmp_path
+    )
+
+    assert result.returncode == 0
+    header, answer = result.stdout.splitlines()
+    assert header.startswith("file ")
+    assert answer.startswith("a.png ")
+
+
+def test_a_missing_model_is_one_line(ask):
+    assert ask("a.png", "--model", "nowhere")[0] == (
+        "error: nowhere/assets.extra/network.json: No such file or directory"
+    )
