@@ -138,7 +138,7 @@ def test_diffs_need_neither_cache_nor_remote(workspace, tmp_path):
     assert json.loads(params_diff)["params.yaml"]["epochs"]["new"] == 7
     plots = json.loads(plots_diff)
     assert "errors" not in plots
-    declared = re.findall(r"- (plots/.+?):?\n", (ROOT / "dvc.yaml").read_text())
+    declared = re.findall(r"- (plots/[\w.]+)", (ROOT / "dvc.yaml").read_text())
     assert sorted(plots["data"]) == sorted(declared)
     page = (clone / "dvc_plots/index.html").read_text()
     assert page.count("vegaEmbed(") >= 6
