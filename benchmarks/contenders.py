@@ -8,6 +8,7 @@ images that were scaled before the clock starts.
 
 import itertools
 import math
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -362,6 +363,8 @@ def ours_folder(setting: Setting) -> Iterator[float]:
     """Yields the rates of fetch: files hashed, decoded and written as arrays."""
     from core_mlp.sources import arrays, folders
 
+    # As in the stage; this process was itself spawned, and would spawn its workers.
+    multiprocessing.set_start_method("fork", force=True)
     folder = image_folder(setting)
 
     def fetch():
