@@ -69,7 +69,7 @@ def write_split(
       folder: Is created; its name is that of the split.
       images: `[N, H, W, C]` uint8, 0 to 255; may be memory-mapped.
       labels: `[N]` int64.
-      info: Metadata of the dataset; number of examples and digests are set here.
+      info: Of the dataset; number of examples and digests are set here.
       indices: `[M]` integers, the examples to write; None for all.
     """
     folder.mkdir()

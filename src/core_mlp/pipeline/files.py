@@ -58,12 +58,7 @@ def atomic_output(path: Path, *write_errors: type[Exception]) -> Iterator[Path]:
 
 @contextmanager
 def process_lock(path: Path, work: str) -> Iterator[None]:
-    """Runs the block in one process at a time; other processes wait.
-
-    Args:
-      path: The lock file; it is created and stays.
-      work: What the other process is doing, for the message while waiting.
-    """
+    """Runs the block in one process at a time; others say for what work they wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:

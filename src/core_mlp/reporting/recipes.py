@@ -14,12 +14,9 @@ FOLDER = Path("recipes")
 
 
 def run_recipe(name: str, *, queue: bool, num_seeds: int | None) -> None:
-    """Runs the parameters of recipes/NAME.yaml as an experiment of DVC.
+    """Runs or queues the parameters of recipes/NAME.yaml as an experiment of DVC.
 
-    Args:
-      name: Name of the recipe.
-      queue: Whether to queue the experiment instead.
-      num_seeds: Runs so many seeds, and writes recipes/NAME.json, its evidence.
+    With `num_seeds`, runs so many seeds and writes recipes/NAME.json, its evidence.
 
     Raises:
       InputError: If there is no such recipe, or the experiment fails.

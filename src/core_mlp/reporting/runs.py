@@ -207,11 +207,7 @@ def compare_seeds(
 
 
 def read_run(revision: str | None, name: str | None = None) -> Run:
-    """Reads a run.
-
-    Args:
-      revision: A Git revision or the name of an experiment; None for the workspace.
-      name: Its name in messages.
+    """Reads a run: a revision, an experiment by its name, or None for the workspace.
 
     Raises:
       InputError: If there is no such revision, a file is missing or corrupt, or
@@ -295,11 +291,7 @@ def resolve(revision: str) -> str:
 
 
 def reader(revision: str | None) -> Callable[[str], bytes | None]:
-    """Returns a function from a path to its content, or to None if there is no file.
-
-    Args:
-      revision: A Git revision or the name of an experiment; None for the workspace.
-    """
+    """Returns a function from a path to its content, or to None if there is no file."""
     if revision is None:
         return lambda path: Path(path).read_bytes() if Path(path).exists() else None
     commit = resolve(revision)

@@ -18,9 +18,6 @@ def compare_outputs(base: str) -> None:
     Runs what is out of date first. Files of a folder are known where DVC's cache has
     its list; otherwise the folder is compared as a whole.
 
-    Args:
-      base: The revision.
-
     Raises:
       InputError: If an output differs or is missing, or the pipeline fails.
     """

@@ -7,14 +7,11 @@ from core_mlp.pipeline.stage import InputError
 
 
 def push_runs(remote: str | None = None) -> None:
-    """Pushes data, run cache, and every output that the run cache refers to.
+    """Pushes data, run cache, and all of its outputs, by default to the default remote.
 
     `dvc push --run-cache` (3.67) pushes the records of the runs, but of their outputs
     only those of the workspace, and no metrics and plots, because these are in Git.
     Without them another clone cannot restore a run.
-
-    Args:
-      remote: Name of the DVC remote; None for the default.
 
     Raises:
       InputError: If there is no such remote, or it cannot be reached.

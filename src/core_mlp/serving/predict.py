@@ -1,6 +1,5 @@
 """Answers about pictures: prepares image files as in training and classifies them."""
 
-import csv
 import json
 import sys
 from argparse import Namespace
@@ -8,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageOps
 from scipy.ndimage import center_of_mass
-from tabulate import tabulate
 
 from core_mlp.pipeline.files import DECIMALS
 from core_mlp.pipeline.metadata import NetworkInfo
@@ -129,11 +128,9 @@ def predict_files(model: Model, options: Namespace) -> None:
         case "json":
             print(json.dumps(rows, indent=2))
         case "csv":
-            writer = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+            print(pd.DataFrame(rows).to_csv(index=False), end="")
         case "table":
-            print(tabulate(rows, "keys", "plain", disable_numparse=True))
+            print(pd.DataFrame(rows).to_string(index=False))
     if options.show:
         from core_mlp.evaluation import plots  # Takes a second to import.
 

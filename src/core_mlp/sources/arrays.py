@@ -34,11 +34,6 @@ def describe_split(
 def write_arrays(folder: Path, info: SplitInfo, batches: Batches) -> SplitInfo:
     """Writes images.npy, labels.npy and info.json, batch by batch.
 
-    Args:
-      folder: Is created.
-      info: Metadata of the split, without digests.
-      batches: `[B, H, W, C]` uint8 images and `[B]` int64 labels.
-
     Returns:
       The metadata with the digests of both files.
     """

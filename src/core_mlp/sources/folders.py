@@ -31,11 +31,7 @@ Images = dict[str, dict[str, list[str]]]
 
 
 def find_images(folder: Path) -> Images:
-    """Finds the image files of each class of each split; hidden ones are skipped.
-
-    Returns:
-      Paths by class by split; empty if no subfolder has images.
-    """
+    """Finds the image files, save hidden ones: paths by class by split."""
     skipped, images = [], {}
     splits, names = {"train": folder}, {path.name for path in _subfolders(folder)}
     if names and (names <= {"train", "test"} or _subfolders(folder / "train")):
@@ -63,12 +59,6 @@ def read_splits(
 
     This order depends on neither names nor the file system, and files that are added or
     removed do not reorder the others.
-
-    Args:
-      images: From `find_images`.
-      name: Name of the dataset.
-      image_size: Height and width to resize to; None if all images have the same.
-      channels: 1 for gray, 3 for RGB; None if all images have the same.
 
     Yields:
       Each split with its metadata and its batches, to be consumed before the next.

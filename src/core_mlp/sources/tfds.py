@@ -39,15 +39,9 @@ def find_dataset(
     TFDS's version and on the content of the archives, so that data prepared from other
     files, or by another program, is never used.
 
-    Args:
-      name: Name of a TFDS dataset or of one in this package.
-      source_dir: Has a folder per dataset with its original files; need not exist.
-      image_size: Height and width to resize to; None keeps the data's.
-      channels: 1 for gray, 3 for RGB; None keeps the data's.
-
     Returns:
-      The builder, the dataset's folder in `source_dir`, and the shape of the images to
-      write, `(H, W, C)`.
+      The builder, the folder of its original files in `source_dir`, which need not
+      exist, and the shape of the images to write, `(H, W, C)`.
 
     Raises:
       InputError: If there is no such dataset, or it does not have images of one shape
