@@ -99,11 +99,14 @@ def ours(setting: Setting) -> Iterator[float]:
 def ours_streaming(setting: Setting) -> Iterator[float]:
     """Yields the rates where the images do not fit the memory budget."""
     from core_mlp.pipeline.metadata import SplitInfo
+    from core_mlp.pipeline.params import TrainParams
     from core_mlp.training.input_pipeline import epoch_data
 
     folder = Path("data/tfrecords/train")
     info = SplitInfo.read_split(folder)
-    return _train_ours(setting, epoch_data(folder, info, 0, setting.batch_size, 16))
+    p = {"seed": 0, "batch_size": setting.batch_size, "memory_budget": 16}
+    p = TrainParams.model_construct(**p)
+    return _train_ours(setting, epoch_data(folder, info, p))
 
 
 def _examples(setting: Setting):

@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from core_mlp import workers
 from core_mlp.pipeline.stage import exit_on_input_error
 
 
@@ -57,12 +58,17 @@ def main() -> None:
     page.add_argument("--port", type=int, default=7860)
     for command in (ask, page):
         command.add_argument("--model", type=Path, default=Path("models/saved_model"))
+    team = commands.add_parser("workers", help="train with N workers on this machine")
+    team.add_argument("number", type=int, metavar="N")
+    team.add_argument("chief", nargs="*", default=["dvc", "repro"], metavar="COMMAND")
     arguments = parser.parse_args()
     # The commands that are run find the environment's programs.
     scripts = str(Path(sys.executable).parent)
     os.environ["PATH"] = f"{scripts}{os.pathsep}{os.environ['PATH']}"
     with exit_on_input_error():
-        if arguments.command in ("predict", "demo"):
+        if arguments.command == "workers":
+            workers.run_workers(arguments.number, arguments.chief)
+        elif arguments.command in ("predict", "demo"):
             run_model(arguments)
         else:
             run_report(arguments)

@@ -101,6 +101,8 @@ def test_the_code_deps_are_what_the_stage_imports(stage):
         ("src/core_mlp/training/model.py", {"train", "export"}),
         ("src/core_mlp/training/optimizers.py", {"train", "export"}),
         ("src/core_mlp/training/loop.py", {"train", "export"}),
+        ("src/core_mlp/training/distribution.py", {"train", "export"}),
+        ("src/core_mlp/workers.py", set()),
         ("src/core_mlp/training/augmentation.py", {"preprocess", "train", "export"}),
         ("src/core_mlp/serving/saved_model.py", {"export", "evaluate"}),
         ("src/core_mlp/serving/litert.py", {"export", "evaluate"}),

@@ -203,7 +203,9 @@ def test_a_recipe_resumes_with_the_same_bytes(digits, monkeypatch, memory_budget
     monkeypatch.setattr(
         train.input_pipeline,
         "epoch_data",
-        lambda *arguments: epoch_data(*arguments[:-1], memory_budget),
+        lambda folder, info, p: epoch_data(
+            folder, info, p.model_copy(update={"memory_budget": memory_budget})
+        ),
     )
     write_params(digits, **RECIPE)
     train.main()
@@ -292,7 +294,7 @@ def test_more_images_than_the_memory_budget_are_streamed(digits, monkeypatch, ca
     assert metrics["validation_accuracy"] > 0.9
 
 
-def test_the_run_hash_sees_everything_that_determines_a_run(digits, monkeypatch):
+def test_the_facts_of_a_run_are_everything_that_determines_a_run(digits, monkeypatch):
     train_params = params.load_params(params.TrainParams)
     info = SplitInfo.read(digits / "data/tfrecords/train/info.json")
     other_info = info.model_copy(update={"sha256": {"train-0": "f"}})
@@ -301,7 +303,9 @@ def test_the_run_hash_sees_everything_that_determines_a_run(digits, monkeypatch)
     other_code.write_text("# Other code")
 
     def run_hash(params=train_params, info=info, device="CPU", code=code):
-        return resume.run_hash(params, [info], device, code)
+        return resume.hash_texts(
+            resume.run_facts(params, [info], device, code).values()
+        )
 
     hashes = [
         run_hash(),

@@ -89,7 +89,7 @@ def test_a_state_of_another_network_is_not_used(tmp_path):
 
 
 def test_a_state_is_deleted_when_its_training_has_finished():
-    with resume.exclusive_state("finished") as path:
+    with resume.exclusive_state(["finished"]) as path:
         path.touch()
 
     assert not path.exists()
@@ -97,11 +97,11 @@ def test_a_state_is_deleted_when_its_training_has_finished():
 
 def test_a_state_stays_when_its_training_fails():
     def fail():
-        with resume.exclusive_state("failed") as path:
+        with resume.exclusive_state(["failed"]) as path:
             path.touch()
             raise InputError
 
     with pytest.raises(InputError):
         fail()
-    with resume.exclusive_state("failed") as path:
+    with resume.exclusive_state(["failed"]) as path:
         assert path.exists()

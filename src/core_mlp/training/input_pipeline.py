@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from core_mlp.data import tfrecords
 from core_mlp.pipeline.metadata import SplitInfo
+from core_mlp.pipeline.params import TrainParams
 
 # Upper bound of a streamed chunk, which is trained on in one call.
 CHUNK_BYTES = 2**23
@@ -32,20 +33,18 @@ def read_examples(folder: Path, info: SplitInfo) -> Examples:
     return Examples(*map(tf.constant, tfrecords.read_split(folder, info)))
 
 
-def epoch_data(
-    folder: Path, info: SplitInfo, seed: int, batch_size: int, memory_budget: int
-) -> EpochData:
+def epoch_data(folder: Path, info: SplitInfo, p: TrainParams) -> EpochData:
     """Chooses how to supply the training examples, by their size.
 
     Args:
       folder: The split, from `tfrecords.write_split`.
       info: Its metadata.
-      seed: Random seed of the run, for shuffling.
-      batch_size: Examples per step; a chunk holds whole batches.
-      memory_budget: MiB of images that may be held in memory; more are streamed.
+      p: The parameters seed, for shuffling; batch_size, as a chunk holds whole batches;
+        and memory_budget, in MiB of images: if there are more, they are streamed.
     """
+    seed = p.seed
     image_bytes = math.prod(info.image_shape)
-    budget = memory_budget * 2**20
+    budget = p.memory_budget * 2**20
     if info.num_examples * image_bytes <= budget:
         examples = read_examples(folder, info)
         return lambda epoch: [
@@ -57,15 +56,15 @@ def epoch_data(
         ]
     print(
         f"Streaming {info.num_examples:,} images: they exceed memory_budget = "
-        f"{memory_budget} MiB"
+        f"{p.memory_budget} MiB"
     )
-    num_batches = max(1, min(CHUNK_BYTES, budget // 8) // (image_bytes * batch_size))
+    num_batches = max(1, min(CHUNK_BYTES, budget // 8) // (image_bytes * p.batch_size))
 
     def stream(epoch: int) -> Iterator[tuple[Examples, tf.Tensor, tf.Tensor]]:
         chunks = tfrecords.stream_split(
             folder,
             info,
-            chunk_size=num_batches * batch_size,
+            chunk_size=num_batches * p.batch_size,
             buffer_size=max(1, budget // 2 // image_bytes),
             seed=[seed, epoch],
         )

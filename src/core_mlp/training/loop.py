@@ -10,8 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
+import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
@@ -23,6 +24,8 @@ from core_mlp.training.input_pipeline import EpochData, Examples, pad_to_batches
 
 # From images, `[B, H, W, C]` float32, and seed=, `[2]` int32, to other images.
 Augment = Callable[..., tf.Tensor]
+# `train_epoch` and `evaluate`, compiled.
+Functions = tuple[Callable, Callable]
 # Images per evaluation step; the result does not depend on it.
 EVALUATION_BATCH_SIZE = 1000
 
@@ -41,6 +44,11 @@ class EpochMetrics(NamedTuple):
     train_accuracy: float
     validation_accuracy: float
     images_per_second: float
+
+    @classmethod
+    def from_rows(cls, rows: np.ndarray) -> list[Self]:
+        """Returns the metrics of epochs from an array with a row for each."""
+        return [cls(int(epoch), *others) for epoch, *others in rows.tolist()]
 
     def summary(self) -> dict[str, float]:
         """Returns the metrics by their names in metrics/train.json."""
@@ -75,6 +83,13 @@ class Models(NamedTuple):
     trained: tf.Module
     evaluated: tf.Module
     kept: tf.Module
+
+    @classmethod
+    def build(cls, build_model: Callable[[], tf.Module], p: TrainParams) -> Self:
+        """Builds as many models as the parameters need."""
+        trained = build_model()
+        evaluated = build_model() if p.ema_decay else trained
+        return cls(trained, evaluated, build_model() if p.patience else evaluated)
 
 
 def set_up_device() -> str:
@@ -124,7 +139,7 @@ def forward(
     """Applies a model to one batch.
 
     Args:
-      model: The model.
+      model: Maps images to logits.
       examples: Images and labels.
       indices: `[B]` int32, the examples of the batch.
       weights: `[B]` float32, 0 for an example that does not count, else 1.
@@ -143,6 +158,36 @@ def forward(
     return losses, correct_predictions(labels, logits) * weights
 
 
+def compute_gradients(
+    model: tf.Module,
+    examples: Examples,
+    indices: tf.Tensor,
+    weights: tf.Tensor,
+    seed: tf.Tensor | None,
+    augment: Augment | None,
+    share: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
+) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+    """Computes gradients of a batch's mean loss, its sum, and the correct predictions.
+
+    Or one replica's contribution to them: `share` selects its part of the batch.
+    """
+    num_examples = tf.reduce_sum(weights)
+    distort = augment and partial(augment, seed=seed)
+    with tf.GradientTape() as tape:
+        batch = share(indices), share(weights)
+        losses, correct = forward(model, examples, *batch, distort)
+        loss = tf.reduce_sum(losses) / num_examples
+    gradients = tape.gradient(loss, model.trainable_variables)
+    return gradients, tf.reduce_sum(losses), tf.reduce_sum(correct)
+
+
+def take_step(model: tf.Module, optimizer: tf.Module, *batch: Any) -> list[tf.Tensor]:
+    """Trains on one batch; see `compute_gradients`."""
+    gradients, *sums = compute_gradients(model, *batch)
+    optimizer.apply_gradients(gradients, model.trainable_variables)
+    return sums
+
+
 def train_epoch(
     model: tf.Module,
     optimizer: tf.Module,
@@ -151,6 +196,7 @@ def train_epoch(
     batch_size: int,
     seed: tf.Tensor | None = None,
     augment: Augment | None = None,
+    take_step: Callable = take_step,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Trains on every example once, in mini-batches.
 
@@ -158,41 +204,44 @@ def train_epoch(
     and nothing returns to Python before the end.
 
     Args:
-      model: The model.
-      optimizer: The optimizer.
+      model: What is trained.
+      optimizer: Updates it.
       examples: Training examples.
       order: `[num_examples]` int32, a permutation.
       batch_size: Examples per step; the last step has the remainder.
       seed: `[2]` int32, for augmentation.
       augment: Distorts the images of a step at random; None for the images as they are.
+      take_step: Trains on one batch.
 
     Returns:
       Sum of the losses and number of correct predictions, float64 scalars; each example
       counts as it was when it was trained on.
     """
-    parameters = model.trainable_variables
     indices, weights = pad_to_batches(order, batch_size)
     loss_sum = tf.constant(0.0, tf.float64)
     num_correct = tf.constant(0.0, tf.float64)
     for step in tf.range(len(indices)):
-        distort = augment and partial(augment, seed=tf.random.fold_in(seed, step))
-        with tf.GradientTape() as tape:
-            losses, correct = forward(
-                model, examples, indices[step], weights[step], distort
-            )
-            loss = tf.reduce_sum(losses) / tf.reduce_sum(weights[step])
-        optimizer.apply_gradients(tape.gradient(loss, parameters), parameters)
-        loss_sum += tf.cast(tf.reduce_sum(losses), tf.float64)
-        num_correct += tf.cast(tf.reduce_sum(correct), tf.float64)
+        step_seed = augment and tf.random.fold_in(seed, step)
+        batch = examples, indices[step], weights[step], step_seed, augment
+        sums = take_step(model, optimizer, *batch)
+        loss_sum += tf.cast(sums[0], tf.float64)
+        num_correct += tf.cast(sums[1], tf.float64)
     return loss_sum, num_correct
 
 
 def evaluate(
-    model: tf.Module, examples: Examples, batch_size: int = EVALUATION_BATCH_SIZE
+    model: tf.Module,
+    examples: Examples,
+    batch_size: int = EVALUATION_BATCH_SIZE,
+    share: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the mean loss and the accuracy of a model on a split, float64 scalars."""
+    """Returns the mean loss and the accuracy of a model on a split, float64 scalars.
+
+    Or one replica's contribution to them: `share` selects its part of all batches.
+    """
     num_examples = examples.images.shape[0]
-    indices, weights = pad_to_batches(tf.range(num_examples), batch_size)
+    batches = pad_to_batches(tf.range(num_examples), batch_size)
+    indices, weights = map(share, batches)
     loss_sum = tf.constant(0.0, tf.float64)
     num_correct = tf.constant(0.0, tf.float64)
     for step in tf.range(len(indices)):
@@ -232,16 +281,18 @@ def train(
     validation_examples: Examples,
     history: list[EpochMetrics],
     p: TrainParams,
+    functions: Functions | None = None,
 ) -> Iterator[EpochMetrics]:
     """Trains a model with XLA, and evaluates it after each epoch.
 
     Args:
       models: What is trained, evaluated and kept.
-      optimizer: The optimizer of `models.trained`.
-      epoch_data: From `input_pipeline.epoch_data`.
+      optimizer: Updates `models.trained`.
+      epoch_data: Supplies the training examples.
       validation_examples: The validation split.
       history: The metrics of the epochs so far; new ones are appended.
       p: The parameters epochs, batch_size, patience and augmentation.
+      functions: Of several devices, from `distribution.compile_functions`.
 
     Yields:
       The metrics of each epoch.
@@ -249,7 +300,7 @@ def train(
     Raises:
       InputError: If a loss is not finite.
     """
-    compiled_epoch, compiled_evaluation = (
+    compiled_epoch, compiled_evaluation = functions or (
         tf.function(function, jit_compile=True) for function in (train_epoch, evaluate)
     )
     augment = None

@@ -88,7 +88,7 @@ class Dense(tf.Module):
         Args:
           input_size: Features per input.
           output_size: Units of the layer.
-          activation: Applied elementwise to the output.
+          activation: Applied to the output.
           compute_dtype: Type of the product's factors, float32 or bfloat16; a bfloat16
             layer must be compiled by XLA.
           seed: Two integers for the initial weights, different for each layer.
@@ -127,7 +127,6 @@ class MLP(tf.Module):
         *,
         compute_dtype: tf.DType = tf.float32,
         seed: int,
-        name: str | None = None,
     ) -> None:
         """Creates the layers.
 
@@ -136,9 +135,8 @@ class MLP(tf.Module):
           output_sizes: Units of each layer; the last is the number of classes.
           compute_dtype: Type of the products' factors, float32 or bfloat16.
           seed: Seed for all initial weights; each layer has a stream of its own.
-          name: Name of the module.
         """
-        super().__init__(name=name)
+        super().__init__()
         sizes = [input_size, *output_sizes]
         last = len(output_sizes) - 1
         with self.name_scope:

@@ -94,20 +94,13 @@ class Adam(tf.Module):
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
         schedule: Callable[[tf.Tensor], tf.Tensor] | None = None,
-        name: str | None = None,
     ) -> None:
         """Creates the state for the parameters; the defaults are the paper's.
 
-        Args:
-          parameters: The variables to train.
-          learning_rate: Step size, the paper's alpha.
-          beta_1: Decay rate of `m`, in [0, 1).
-          beta_2: Decay rate of `v`, in [0, 1).
-          epsilon: Avoids division by zero.
-          schedule: From the step number to a factor of the learning rate.
-          name: Name of the module.
+        A schedule maps the step number to a factor of the learning rate; for the other
+        settings see `adam_update`.
         """
-        super().__init__(name=name)
+        super().__init__()
         self._learning_rate = learning_rate
         self._schedule = schedule
         self._settings = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,43 +22,53 @@ SETTINGS = ("TF_", "XLA_", "ONEDNN_", "DNNL_", "NVIDIA_TF32")
 PACKAGE = Path(__file__).parents[1]
 
 
-def run_hash(
+def run_facts(
     train_params: TrainParams, inputs: Sequence[Metadata], device: str, stage: Path
-) -> str:
-    """Returns a hash of everything that determines the result of a training run.
+) -> dict[str, str]:
+    """Returns hashes of everything that determines the result of a training run.
 
-    These are parameters, data, device, processor, TensorFlow and its settings, and the
-    code of this package and of the stage.
+    These are parameters, data, TensorFlow and its settings, device, the code of this
+    package and of the stage, and processor.
     """
     cpuinfo = Path("/proc/cpuinfo")
     processor = cpuinfo.read_text().split("\n\n")[0] if cpuinfo.exists() else ""
-    facts = [
-        train_params.model_dump_json(),
-        *(info.model_dump_json() for info in inputs),
-        tf.__version__,
-        device,
-        re.sub(r"(?im)^(cpu MHz|bogomips).*$", "", processor),
-        *(f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith(SETTINGS)),
-        *(path.read_text("utf-8") for path in [stage, *sorted(PACKAGE.rglob("*.py"))]),
-    ]
-    return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:32]
+    settings = {k: v for k, v in os.environ.items() if k.startswith(SETTINGS)}
+    settings.pop("TF_CONFIG", None)  # Who trains, and where.
+    code = [path.read_text("utf-8") for path in [stage, *sorted(PACKAGE.rglob("*.py"))]]
+    facts = {
+        "parameters": [train_params.model_dump_json()],
+        "data": [info.model_dump_json() for info in inputs],
+        "TensorFlow": [tf.__version__],
+        "environment": [f"{k}={v}" for k, v in sorted(settings.items())],
+        "device": [device, *map(str, tf.config.list_physical_devices())],
+        "code": code,
+        "processor": [re.sub(r"(?im)^(cpu MHz|bogomips|microcode).*$", "", processor)],
+    }
+    return {name: hash_texts(texts) for name, texts in facts.items()}
+
+
+def hash_texts(texts: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:32]
 
 
 @contextmanager
-def exclusive_state(key: str) -> Iterator[Path]:
+def exclusive_state(facts: Iterable[str]) -> Iterator[Path]:
     """Locks the saved state of a training run; deletes it if the block succeeds.
 
     The state is in `$CORE_MLP_STATE_DIR`, by default the user's folder for such files:
     outside the repository, so that every copy of it can resume the run.
 
     Args:
-      key: Hash from `run_hash`.
+      facts: Everything that determines the state.
 
     Yields:
       The path of the state, which exists if the run was interrupted.
     """
     folder = os.environ.get("CORE_MLP_STATE_DIR")
-    path = Path(folder or platformdirs.user_state_path("core_mlp")) / f"{key}.npz"
+    path = (
+        Path(folder or platformdirs.user_state_path("core_mlp"))
+        / f"{hash_texts(facts)}.npz"
+    )
     with process_lock(path.with_suffix(".lock"), "training the same model"):
         yield path
         path.unlink(missing_ok=True)
@@ -99,4 +109,4 @@ def restore_state(path: Path, modules: Sequence[tf.Module]) -> list[EpochMetrics
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     print(f"Resuming after epoch {len(history)}, from {path}", flush=True)
-    return [EpochMetrics(int(epoch), *others) for epoch, *others in history.tolist()]
+    return EpochMetrics.from_rows(history)

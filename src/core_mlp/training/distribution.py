@@ -1,0 +1,245 @@
+"""Synchronous training on several devices or machines, by `tf.distribute`.
+
+Every replica has all variables and takes its share of each batch; the gradients are
+summed over replicas, and each applies the same update.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from core_mlp.pipeline.stage import InputError
+from core_mlp.training import loop, resume
+from core_mlp.training.input_pipeline import Examples
+
+PROBE_SECONDS = 1.0
+SUM = tf.distribute.ReduceOp.SUM
+
+
+class Workers(NamedTuple):
+    """The processes that train one model; the first is the chief.
+
+    Attributes:
+      names: Number and `host:port` of each; empty if there is but one.
+      index: This process.
+      strategy: None on one device.
+    """
+
+    names: Sequence[str]
+    index: int
+    strategy: tf.distribute.Strategy | None = None
+
+    @property
+    def key(self) -> list[str]:
+        """Tells this process's saved state from others; only the chief writes it."""
+        number = self.strategy.num_replicas_in_sync if self.strategy else 1
+        return [f"{number} replicas", f"worker {self.index} of {len(self.names) or 1}"]
+
+
+def find_workers() -> Workers:
+    """Reads `$TF_CONFIG`, which is set to what Slurm says under srun.
+
+    Raises:
+      InputError: If it is not valid, or this worker's port is in use.
+    """
+    num_tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    if num_tasks > 1 and "TF_CONFIG" not in os.environ:
+        # Slurm itself gives each task its GPUs: these numbers only bound the tasks.
+        slurm = tf.distribute.cluster_resolver.SlurmClusterResolver(
+            gpus_per_node=num_tasks, gpus_per_task=1, auto_set_gpu=False
+        )
+        cluster = slurm.cluster_spec().as_dict()
+        task = {"type": slurm.task_type, "index": slurm.task_id}
+        os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
+    try:
+        config = {"cluster": {}} | json.loads(os.environ.get("TF_CONFIG") or "{}")
+        chiefs, others = (config["cluster"].get(k, []) for k in ("chief", "worker"))
+        names = [f"worker {n}, {name}" for n, name in enumerate([*chiefs, *others])]
+        if len(names) < 2:
+            return Workers([], 0)
+        index = int(config["task"]["index"])
+        index += len(chiefs) if config["task"]["type"] == "worker" else 0
+        with socket.socket() as listener:  # TensorFlow would share a port in use.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("", int(names[index].rpartition(":")[2])))
+    except OSError as error:
+        raise InputError(f"{names[index]}: {error}") from error
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        raise InputError(f"TF_CONFIG: not valid: {error!r}") from error
+    return Workers(names, index)
+
+
+@contextmanager
+def connect(facts: Mapping[str, str]) -> Iterator[Workers]:
+    """Joins the other workers, if there are any, until all are done with the block.
+
+    In it, variables are created on every device. The process ends with one line if a
+    worker does not come within `$CORE_MLP_WAIT_SECONDS`, or is lost.
+
+    Args:
+      facts: From `resume.run_facts`; those of all workers are compared.
+
+    Raises:
+      InputError: If facts of a worker differ, or the workers lose each other.
+    """
+    workers = find_workers()
+    if not workers.names:
+        kinds = map(tf.config.list_logical_devices, ("GPU", "CPU"))
+        devices = [device.name for device in next(filter(None, kinds))]
+        strategy = tf.distribute.MirroredStrategy(devices) if devices[1:] else None
+        with strategy.scope() if strategy else nullcontext():
+            yield workers._replace(strategy=strategy)
+        return
+    process = os.getpid()
+    # A process: TensorFlow, while it waits for others, stops all Python threads.
+    if not (watcher := os.fork()):
+        watch_others(workers, process)
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # TensorFlow would ignore it.
+        check_facts(strategy, facts, workers)
+        with strategy.scope():
+            yield workers._replace(strategy=strategy)
+        wait_for_all(strategy)
+    except tf.errors.OpError as error:
+        time.sleep(10 * PROBE_SECONDS)  # The watcher can say who is lost.
+        problem = str(error).strip().splitlines()[0]
+        raise InputError(f"the workers have lost each other: {problem}") from error
+    finally:
+        os.kill(watcher, signal.SIGKILL)
+
+
+def watch_others(workers: Workers, process: int) -> None:
+    """Kills a process with one line when another worker does not come, or is lost."""
+    limit = float(os.environ.get("CORE_MLP_WAIT_SECONDS", 300))
+    start, seen = time.monotonic(), set()
+    while os.getppid() == process:
+        for name in {*workers.names} - {workers.names[workers.index]}:
+            try:
+                host, _, port = name.split()[-1].rpartition(":")
+                socket.create_connection((host, int(port)), timeout=10).close()
+                seen.add(name)
+                continue
+            except (OSError, ValueError, OverflowError) as error:
+                problem = error
+            if name in seen:
+                # The others shall see the same, before this process is gone too.
+                time.sleep(3 * PROBE_SECONDS)
+                problem = f"has ended or cannot be reached: {problem}"
+            elif time.monotonic() - start > limit:
+                problem = f"did not come within {limit:g} s: {problem}"
+            else:
+                continue
+            print(f"error: {name}: {problem}", file=sys.stderr, flush=True)
+            os.kill(process, signal.SIGKILL)
+            os._exit(1)
+        time.sleep(PROBE_SECONDS)
+    os._exit(0)
+
+
+def wait_for_all(strategy: tf.distribute.Strategy) -> None:
+    """Waits until every worker has come here."""
+    strategy.reduce(SUM, tf.zeros([]), axis=None)
+    with suppress(tf.errors.OpError):  # Who is here has the result of the first.
+        strategy.reduce(SUM, tf.zeros([]), axis=None)
+
+
+def check_facts(
+    strategy: tf.distribute.Strategy, facts: Mapping[str, str], workers: Workers
+) -> None:
+    """Raises InputError on every worker if the facts of one are not the chief's."""
+    table = np.zeros([len(workers.names), len(facts)], np.int64)
+    table[workers.index] = [int(digest[:15], 16) for digest in facts.values()]
+    table = strategy.reduce(SUM, tf.constant(table), axis=None).numpy()
+    for name, is_other in zip(workers.names, table != table[0], strict=True):
+        if is_other.any():
+            wait_for_all(strategy)
+            others = ", ".join(np.array(list(facts))[is_other])
+            raise InputError(f"{name}: differs from the chief's: {others}")
+
+
+def restore_state(
+    workers: Workers, path: Path, modules: Sequence[tf.Module], num_epochs: int
+) -> list[loop.EpochMetrics]:
+    """Restores the state of training on the chief, and gives it to all workers."""
+    history = resume.restore_state(path, modules)
+    if not workers.names:
+        return history
+    # A new variable has the chief's value on every worker.
+    for variable in [v for module in modules for v in module.variables]:
+        variable.assign(tf.Variable(variable.numpy()).numpy())
+    rows = np.zeros([num_epochs, len(loop.EpochMetrics._fields)])
+    rows[: len(history)] = np.reshape(history, [-1, rows.shape[1]])
+    rows = tf.Variable(rows).numpy()
+    return loop.EpochMetrics.from_rows(rows[rows[:, 0] > 0])
+
+
+def compile_functions(strategy: tf.distribute.Strategy | None) -> loop.Functions | None:
+    """Compiles the epoch and the evaluation for several replicas; None is for one."""
+    if not strategy:
+        return None
+    print(f"{strategy.num_replicas_in_sync} devices train together", flush=True)
+    xla = partial(tf.function, jit_compile=True)
+    num_replicas = strategy.num_replicas_in_sync
+    context = tf.distribute.get_replica_context
+
+    def share(replica: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+        """Returns a replica's part of the last axis, padded with zeros."""
+        *sizes, size = values.shape
+        padding = [*([[0, 0]] * len(sizes)), [0, -size % num_replicas]]
+        values = tf.reshape(tf.pad(values, padding), [*sizes, -1, num_replicas])
+        return values[..., replica]
+
+    # XLA has no collectives on a CPU: what is around them is compiled.
+    @xla
+    def compute_gradients(replica, model, examples, indices, weights, seed, augment):
+        seed = augment and tf.random.fold_in(seed, replica)
+        batch = indices, weights, seed, augment
+        return loop.compute_gradients(model, examples, *batch, partial(share, replica))
+
+    @xla
+    def apply_gradients(model, optimizer, gradients):
+        optimizer.apply_gradients(gradients, model.trainable_variables)
+
+    @xla
+    def evaluate(replica, model, examples):
+        return loop.evaluate(model, examples, share=partial(share, replica))
+
+    def sum_over_replicas(function, *args):
+        results = function(context().replica_id_in_sync_group, *args)
+        return context().all_reduce(SUM, results)
+
+    def run(function, *args):
+        results = strategy.run(function, args)
+        return tuple(strategy.experimental_local_results(v)[0] for v in results)
+
+    def take_step(model, optimizer, examples, *batch):
+        def step(examples):
+            args = compute_gradients, model, examples, *batch
+            gradients, *sums = sum_over_replicas(*args)
+            apply_gradients(model, optimizer, gradients)
+            return sums
+
+        return run(step, examples)
+
+    def train_epoch(model, optimizer, examples, *args):
+        # They are copied to each device once, not in every step.
+        examples = strategy.run(lambda: Examples(*map(tf.identity, examples)))
+        train = partial(loop.train_epoch, take_step=take_step)
+        return train(model, optimizer, examples, *args)
+
+    def evaluate_all(model, examples):
+        return run(lambda: sum_over_replicas(evaluate, model, examples))
+
+    return tf.function(train_epoch), tf.function(evaluate_all)

@@ -1,0 +1,40 @@
+"""Several workers on this machine, to try distributed training."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+
+from core_mlp.pipeline.stage import InputError
+
+
+def run_workers(number: int, command: Sequence[str]) -> None:
+    """Runs the chief's command, and the train stage as all other workers.
+
+    Raises:
+      InputError: If the command fails.
+    """
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]
+    for server in servers:
+        server.close()
+    processes = []
+    for index in range(number):
+        task = {"type": "worker", "index": index}
+        config = json.dumps({"cluster": {"worker": addresses}, "task": task})
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stages.train"] if index else command,
+            env=os.environ | {"TF_CONFIG": config},
+            stdout=subprocess.DEVNULL if index else None,
+        )
+        processes.append(process)
+    code = processes[0].wait()
+    for process in processes[1:]:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        process.kill()
+    if code:
+        raise InputError(f"{' '.join(command)}: exit code {code}")

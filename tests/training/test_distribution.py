@@ -1,0 +1,321 @@
+"""Several workers, and several devices of one, train the model that one trains."""
+
+import json
+import random
+import re
+import shutil
+import socket
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import ROOT, run, run_stages, start, try_to_run, write_params
+
+from core_mlp.pipeline.stage import InputError
+from core_mlp.training import distribution
+from core_mlp.training.checkpoints import read_checkpoint
+
+PARAMS = {"epochs": 5, "batch_size": 50, "ema_decay": 0.9, "schedule": "cosine"}
+SEARCH_PATH = {"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
+WORKER, TWO_DEVICES = (
+    (sys.executable, str(Path(__file__).with_name(name)))
+    for name in ("worker.py", "two_devices.py")
+)
+TRAIN = (sys.executable, "-m", "stages.train")
+OUTPUTS = ("models", "metrics", "plots/history.csv", "plots/activations.csv")
+
+
+def new_folder(digits_dir, folder, **changes):
+    shutil.copytree(digits_dir, folder)
+    write_params(folder, **(PARAMS | changes))
+    return folder
+
+
+def start_workers(*folders, num_workers=None, state=None):
+    """Starts a worker in each folder; the first is the chief's."""
+    servers = [
+        socket.create_server(("127.0.0.1", 0))
+        for _ in range(num_workers or len(folders))
+    ]
+    addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]
+    for server in servers:
+        server.close()
+    environment = SEARCH_PATH | {
+        "CORE_MLP_STATE_DIR": str(state or folders[0] / "state")
+    }
+    processes = []
+    for index, folder in enumerate(folders):
+        task = {"type": "worker", "index": index}
+        config = json.dumps({"cluster": {"worker": addresses}, "task": task})
+        process = start(*WORKER, cwd=folder, **environment, TF_CONFIG=config)
+        processes.append(process)
+    return processes, addresses
+
+
+def ends(processes):
+    return [process.communicate(timeout=60)[0] for process in processes]
+
+
+def errors(output):
+    assert "Traceback" not in output
+    return re.findall("(?m)^error: .*", output)
+
+
+def snapshot(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for name in OUTPUTS
+        for path in [folder / name, *(folder / name).rglob("*")]
+        if path.is_file()
+    }
+
+
+def history(folder):
+    return np.loadtxt(folder / "plots/history.csv", delimiter=",", skiprows=1, ndmin=2)
+
+
+def weights(folder):
+    model, _ = read_checkpoint(folder / "models/checkpoint")
+    return np.concatenate([variable.numpy().ravel() for variable in model.variables])
+
+
+@pytest.fixture(scope="module")
+def two_workers(digits_dir, tmp_path_factory):
+    """A folder in which two workers have trained, by the command."""
+    folder = new_folder(digits_dir, tmp_path_factory.mktemp("two") / "folder")
+    command = (sys.executable, "-m", "core_mlp.cli", "workers", "2", "--", *TRAIN)
+    output = run(*command, cwd=folder, **SEARCH_PATH)
+    assert "2 devices train together" in output
+    return folder
+
+
+def kill_when_trained(folders, victim, num_epochs, state):
+    """Kills a worker after some epochs; returns what all have printed."""
+    processes, addresses = start_workers(*folders, state=state)
+    printed = []
+    for line in processes[victim].stdout:
+        printed.append(line)
+        if line.startswith(f"Epoch {num_epochs}/"):
+            break
+    processes[victim].kill()
+    outputs = ends(processes)
+    for index, output in enumerate(outputs):
+        if index != victim:
+            assert processes[index].returncode != 0
+            (line,) = errors(output)
+            assert f"worker {victim}" in line
+            assert addresses[victim] in line
+    return outputs
+
+
+def finish(folders, state):
+    processes, _ = start_workers(*folders, state=state)
+    outputs = ends(processes)
+    assert [process.returncode for process in processes] == [0] * len(folders), outputs
+    return outputs
+
+
+def test_a_killed_worker_ends_all_and_then_they_resume_to_the_same_bytes(
+    digits_dir, two_workers, tmp_path
+):
+    folders = [new_folder(digits_dir, tmp_path / name) for name in ("chief", "other")]
+
+    kill_when_trained(folders, 1, 2, tmp_path)
+    outputs = finish(folders, tmp_path)
+
+    assert re.search("Resuming after epoch [1-5],", outputs[0])
+    assert snapshot(folders[0]) == snapshot(two_workers)
+    # The same weights to the bit; and the chief alone has written.
+    hashes = [re.findall("weights (.*)", output) for output in outputs]
+    assert hashes[0] == hashes[1] != []
+    assert snapshot(folders[1]).keys() == snapshot(digits_dir).keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_workers_killed_at_any_moment_cost_nothing_but_time(
+    digits_dir, two_workers, tmp_path, monkeypatch, record_property, seed
+):
+    # Some are killed before they have come.
+    monkeypatch.setenv("CORE_MLP_WAIT_SECONDS", "10")
+    folders = [new_folder(digits_dir, tmp_path / name) for name in ("chief", "other")]
+    rng = random.Random(seed)
+    for _ in range(5):
+        processes, addresses = start_workers(*folders, state=tmp_path)
+        victim = rng.randrange(2)
+        time.sleep(rng.uniform(0, 8))
+        processes[victim].kill()
+        outputs = ends(processes)
+        if processes[1 - victim].returncode:
+            (line,) = errors(outputs[1 - victim])
+            assert f"worker {victim}, {addresses[victim]}: " in line
+        else:  # The victim, too, was done.
+            assert "weights" in outputs[1 - victim]
+
+    finish(folders, tmp_path)
+
+    is_equal = snapshot(folders[0]) == snapshot(two_workers)
+    record_property("faults", [f"chief or worker killed, {seed}", 5, 0, 5 * is_equal])
+    assert is_equal
+
+
+def test_several_workers_train_as_one_does(digits_dir, two_workers, tmp_path):
+    alone = new_folder(digits_dir, tmp_path / "alone")
+
+    run_stages(alone, "train")
+
+    np.testing.assert_allclose(history(two_workers), history(alone), atol=5e-3)
+    np.testing.assert_allclose(weights(two_workers), weights(alone), atol=1e-3)
+
+
+def test_two_devices_of_one_process_are_two_workers(digits_dir, two_workers, tmp_path):
+    folder = new_folder(digits_dir, tmp_path / "devices")
+
+    output = run(*TWO_DEVICES, cwd=folder, **SEARCH_PATH)
+
+    assert snapshot(folder) == snapshot(two_workers)
+    differences = json.loads(output.splitlines()[-1])
+    assert differences.pop("augmented") == [True, True]
+    for name, difference in differences.items():
+        assert difference < (1e-6 if "float32" in name else 1e-2), name
+
+
+NETWORKS = """
+ip netns add mlp_0 && ip netns add mlp_1 &&
+ip link add mlp_0 netns mlp_0 type veth peer name mlp_1 netns mlp_1 &&
+for n in 0 1; do
+  ip -n mlp_$n address add 10.99.18.1$n/24 dev mlp_$n &&
+  ip -n mlp_$n link set mlp_$n up &&
+  ip -n mlp_$n link set lo up || exit 1
+done
+"""
+
+
+@pytest.fixture
+def networks():
+    """Two network namespaces, connected by a virtual cable."""
+    try:
+        if try_to_run("sh", "-c", NETWORKS, cwd=ROOT).returncode:
+            pytest.skip("network namespaces cannot be made by this user")
+        yield ["mlp_0", "mlp_1"]
+    finally:
+        for name in ("mlp_0", "mlp_1"):
+            try_to_run("sh", "-c", f"ip netns delete {name}", cwd=ROOT)
+
+
+@pytest.mark.slow
+def test_workers_in_two_networks_train_as_in_one(
+    digits_dir, two_workers, tmp_path, networks
+):
+    cluster = {"worker": ["10.99.18.10:2222", "10.99.18.11:2222"]}
+    folders = [new_folder(digits_dir, tmp_path / name) for name in networks]
+    processes = []
+    for index, name in enumerate(networks):
+        task = {"type": "worker", "index": index}
+        config = json.dumps({"cluster": cluster, "task": task})
+        command = "ip", "netns", "exec", name, *WORKER
+        processes.append(
+            start(*command, cwd=folders[index], **SEARCH_PATH, TF_CONFIG=config)
+        )
+
+    outputs = ends(processes)
+
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert snapshot(folders[0]) == snapshot(two_workers)
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def test_one_worker_is_none(monkeypatch):
+    for config in ("", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {}}'):
+        monkeypatch.setenv("TF_CONFIG", config)
+        assert distribution.find_workers() == ([], 0, None)
+
+
+def test_the_chief_comes_before_the_other_workers(monkeypatch):
+    cluster = {"worker": ["b:1", f"c:{free_port()}"], "chief": ["a:1"], "ps": ["d:1"]}
+    task = {"type": "worker", "index": 1}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+
+    workers = distribution.find_workers()
+
+    assert workers.index == 2
+    assert [name.split(":")[0] for name in workers.names] == [
+        "worker 0, a",
+        "worker 1, b",
+        "worker 2, c",
+    ]
+
+
+def test_slurm_tells_the_workers(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "")
+    monkeypatch.delenv("TF_CONFIG")
+    for key, value in {
+        "SLURM_STEP_NUM_TASKS": "3",
+        "SLURM_STEP_NODELIST": "node[1-2]",
+        "SLURM_STEP_TASKS_PER_NODE": "2,1",
+        "SLURM_PROCID": "2",
+    }.items():
+        monkeypatch.setenv(key, value)
+
+    workers = distribution.find_workers()
+
+    assert workers.index == 2
+    assert workers.names == [
+        "worker 0, node1:8888",
+        "worker 1, node1:8889",
+        "worker 2, node2:8888",
+    ]
+
+
+@pytest.mark.parametrize(
+    "config", ["nonsense", "[1]", '{"cluster": {"worker": [1, 2]}}']
+)
+def test_a_tf_config_that_is_not_valid_is_refused(monkeypatch, config):
+    monkeypatch.setenv("TF_CONFIG", config)
+
+    with pytest.raises(InputError, match=r"^TF_CONFIG: not valid: "):
+        distribution.find_workers()
+
+
+def test_a_port_in_use_is_refused(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        config = {
+            "cluster": {"worker": [address, "b:1"]},
+            "task": {"type": "worker", "index": 0},
+        }
+        monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+
+        with pytest.raises(InputError, match=f"^worker 0, {address}: .*in use"):
+            distribution.find_workers()
+
+
+def test_a_worker_with_other_parameters_is_refused_by_all(digits_dir, tmp_path):
+    chief = new_folder(digits_dir, tmp_path / "chief")
+    other = new_folder(digits_dir, tmp_path / "other", learning_rate=0.01)
+
+    processes, addresses = start_workers(chief, other)
+    outputs = ends(processes)
+
+    line = f"error: worker 1, {addresses[1]}: differs from the chief's: parameters"
+    assert [errors(output) for output in outputs] == [[line], [line]]
+    assert [process.returncode for process in processes] == [1, 1]
+    assert not (chief / "models").exists()
+
+
+def test_a_worker_that_never_comes_is_named(digits_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("CORE_MLP_WAIT_SECONDS", "2")
+    folder = new_folder(digits_dir, tmp_path / "chief")
+
+    (process,), addresses = start_workers(folder, num_workers=2)
+    output = process.communicate(timeout=60)[0]
+
+    (line,) = errors(output)
+    assert f"worker 1, {addresses[1]}: did not come within 2 s" in line
+    assert process.returncode != 0
