@@ -89,7 +89,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rounds = arguments.rounds
     if arguments.summary:
-        for path in sorted(RESULTS.glob("*.json")):
+        for path in sorted(RESULTS.glob("*[0-9].json")):
             print_call(path)
         return
     results = {"machine": describe_machine(), "rounds": rounds}

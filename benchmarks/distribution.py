@@ -19,8 +19,12 @@ from pathlib import Path
 
 from bench import describe_machine
 
-NETWORKS = {"700-500": (12_800, 5), "2500-2000-1500-1000-500": (1_280, 4)}
-BATCH_SIZE = 128
+# Images and epochs of each network and batch size.
+CASES = {
+    "784-700-500-10, 128": (12_800, 5),
+    "784-2500-2000-1500-1000-500-10, 128": (1_280, 4),
+    "784-2500-2000-1500-1000-500-10, 4096": (12_288, 4),
+}
 RESULTS = Path(__file__).parent / "results"
 # The cores of each process.
 SETTINGS = {
@@ -33,7 +37,7 @@ SETTINGS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--worker", choices=NETWORKS, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=CASES, help=argparse.SUPPRESS)
     parser.add_argument("--model", type=Path)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -41,9 +45,9 @@ def main() -> None:
     elif arguments.model:
         print_model(json.loads(arguments.model.read_text(encoding="utf-8")))
     else:
-        results = {name: {setting: [] for setting in SETTINGS} for name in NETWORKS}
+        results = {name: {setting: [] for setting in SETTINGS} for name in CASES}
         for number in range(arguments.rounds):
-            for name in NETWORKS:
+            for name in CASES:
                 for setting, cores in SETTINGS.items():
                     results[name][setting].append(run_workers(name, cores))
                     print(number, name, setting, results[name][setting][-1], flush=True)
@@ -52,7 +56,7 @@ def main() -> None:
         path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
-def run_workers(network: str, cores: list[str]) -> dict:
+def run_workers(case: str, cores: list[str]) -> dict:
     """Returns what the chief measures."""
     servers = [socket.create_server(("127.0.0.1", 0)) for _ in cores]
     addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]
@@ -66,7 +70,7 @@ def run_workers(network: str, cores: list[str]) -> dict:
         environment = {"TF_CONFIG": json.dumps(config), "TF_CPP_MIN_LOG_LEVEL": "3"}
         processes.append(
             subprocess.Popen(
-                [*command, "--worker", network],
+                [*command, "--worker", case],
                 env=os.environ | environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -76,7 +80,7 @@ def run_workers(network: str, cores: list[str]) -> dict:
     return json.loads(outputs[0].splitlines()[-1])
 
 
-def measure(network: str) -> dict:
+def measure(case: str) -> dict:
     """Trains as the train stage does, on random images."""
     import numpy as np
     import tensorflow as tf
@@ -87,15 +91,16 @@ def measure(network: str) -> dict:
     from core_mlp.training.optimizers import Adam
 
     loop.set_up_device()
-    num_images, num_epochs = NETWORKS[network]
-    sizes = [*map(int, network.split("-")), 10]
+    num_images, num_epochs = CASES[case]
+    network, batch_size = case.split(", ")
+    sizes = [*map(int, network.split("-"))]
     with distribution.connect({"benchmark": "0" * 15}) as workers:
         rng = np.random.default_rng(0)
         images = rng.integers(0, 256, [num_images, 28, 28, 1], np.uint8)
         examples = Examples(
             *map(tf.constant, (images, rng.integers(0, 10, num_images)))
         )
-        model = MLP(784, sizes, seed=1)
+        model = MLP(sizes[0], sizes[1:], seed=1)
         adam = Adam(model.trainable_variables)
         compiled = distribution.compile_functions(workers.strategy)
         one_device = tf.function(loop.train_epoch, jit_compile=True)
@@ -104,7 +109,7 @@ def measure(network: str) -> dict:
         for epoch in range(num_epochs):
             start = time.perf_counter()
             order = epoch_permutation(num_images, [0, epoch])
-            sums = train_epoch(model, adam, examples, order, BATCH_SIZE)
+            sums = train_epoch(model, adam, examples, order, int(batch_size))
             float(sums[0])
             rates.append(round(num_images / (time.perf_counter() - start)))
         strategy = workers.strategy
@@ -150,7 +155,7 @@ def measure(network: str) -> dict:
 
 def print_model(results: dict) -> None:
     """Prints times of a step, in milliseconds, for numbers of workers up to 1,000."""
-    for network, settings in results["workers"].items():
+    for case, settings in results["workers"].items():
         rates = {
             setting: statistics.median(
                 rate for turn in turns for rate in turn["images_per_second"]
@@ -163,12 +168,13 @@ def print_model(results: dict) -> None:
         )
         num_bytes = 4 * turns[0]["parameters"]
         print(
-            f"\n{network}-10: images/s: {rates}; all-reduce of {num_bytes:,} bytes: "
+            f"\n{case}: images/s: {rates}; all-reduce of {num_bytes:,} bytes: "
             f"{reduce} ms"
         )
         turns = settings["1 process, 1 core"]
         update = statistics.median(m for t in turns for m in t["update_milliseconds"])
-        compute = 1000 * BATCH_SIZE / rates["1 process, 1 core"] - update
+        batch_size = int(case.split(", ")[1])
+        compute = 1000 * batch_size / rates["1 process, 1 core"] - update
         print(f"On one core, compute {compute:.1f} ms, update {update:.1f} ms")
         # One all-reduce of two workers sends each worker's bytes once.
         for link, per_byte in {

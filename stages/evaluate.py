@@ -28,15 +28,12 @@ def main() -> None:
     classify = saved_model.load_classifier(Path("models/saved_model"))
     predicted, probabilities = saved_model.predict(classify, images)
     summary = metrics.summarize(labels, predicted, probabilities)
-    accuracy, low, high, loss, error = summary.values()
-    print(
-        f"test accuracy {accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}), "
-        f"loss {loss:.4f}, calibration error {error:.4f}"
-    )
     classify = litert.load_classifier(Path("models/litert"))
     answers, _ = saved_model.predict(classify, images)
     summary["litert_accuracy"] = np.mean(answers == labels)
     summary["litert_differences"] = int(np.count_nonzero(answers != predicted))
+    for name, value in summary.items():
+        print(f"{name}: {value:.4g}")
     write_json(Path("metrics/evaluate.json"), summary)
     counts = confusion_matrix(labels, predicted, labels=range(len(names)))
     pairs = [(names[a], names[p], n) for (a, p), n in np.ndenumerate(counts)]

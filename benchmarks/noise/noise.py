@@ -101,7 +101,7 @@ def models_scored() -> int:
     names = ["default.json", "epochs_20.json", *map(Path.absolute, recipes)]
     runs = [run for name in names for run in read(name)]
     results = {(run.metrics["test_accuracy"], run.metrics["test_loss"]) for run in runs}
-    for path in ("metrics/evaluate.json", "metrics/seeds.json"):
+    for path in ("metrics/evaluate.json", "metrics/seeds.json", *recipes):
         for commit in git("log", "--format=%H", "--", path).decode().split():
             content = json.loads(git("show", f"{commit}:{path}") or "{}")
             for run in content.get("runs", [{"metrics": content}]):

@@ -15,7 +15,7 @@ def main() -> None:
     for name, help_text in (
         ("report", "compare two runs: writes report.md and report.html"),
         ("gate", "the same, and check gate.yaml: exit code 1 fail, 3 investigate"),
-        ("same", "tell whether a change left every output's bytes alone"),
+        ("same", "check that no output changed by a byte"),
     ):
         command = commands.add_parser(name, help=help_text, description=help_text)
         if name == "report":
@@ -41,7 +41,7 @@ def main() -> None:
     )
     recipe = commands.add_parser("recipe", help="run tested parameters from recipes/")
     recipe.add_argument(
-        "name", nargs="?", default="", help="name of the recipe; without, lists all"
+        "name", nargs="?", default="", help="name of the recipe; without it, list all"
     )
     recipe.add_argument("--queue", action="store_true", help="queue it instead")
     recipe.add_argument("--seeds", type=int, metavar="N", help="run the seeds 1 to N")
@@ -49,10 +49,15 @@ def main() -> None:
     push.add_argument("--remote", help="name of the DVC remote; default: its default")
     ask = commands.add_parser("predict", help="classify pictures")
     ask.add_argument("paths", nargs="+", type=Path, metavar="FILE_OR_FOLDER")
-    ask.add_argument("--top", type=int, default=3, metavar="N", help="classes of each")
+    ask.add_argument("--top", type=int, default=3, help="classes per picture")
     ask.add_argument("--format", choices=("table", "json", "csv"), default="table")
-    ask.add_argument("--invert", choices=("auto", "yes", "no"), default="auto")
-    ask.add_argument("--show", type=Path, metavar="PNG", help="draw what it saw")
+    ask.add_argument(
+        "--invert",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="swap light and dark; auto: if the border is unlike the training images'",
+    )
+    ask.add_argument("--show", type=Path, help="draw the network's inputs as this PNG")
     page = commands.add_parser("demo", help="serve a page to draw on")
     page.add_argument("--host", default="127.0.0.1", help="default: this machine only")
     page.add_argument("--port", type=int, default=7860)

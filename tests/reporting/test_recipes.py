@@ -47,6 +47,12 @@ def test_an_unknown_recipe_is_one_line(workspace):
     assert len(result.stdout.splitlines()) == 1
 
 
+def test_without_a_name_all_recipes_are_listed(workspace):
+    output = run("core-mlp", "recipe", cwd=workspace)
+
+    assert {"clothing", "mnist_best", "mnist_fast"} <= set(output.splitlines())
+
+
 def test_groups_are_flattened():
     nested = {"a": {"b": {"c": 1}, "d": 2}, "e": [3]}
 

@@ -241,6 +241,12 @@ def test_other_test_images_are_not_compared(clone):
     )
     assert set(outcomes(other, found).values()) >= {"fail"}
     assert compare(base, head).status == "not decided"
+    # The results of seeds of other settings do not count, which must be said.
+    seeds = Seeds(identity="another", runs=[base.own_result] * 5)
+    assert "seeds.json" not in compare(base, head).reason
+    assert "seeds.json of longer is from other parameters, code or data" in (
+        compare(base, head._replace(seeds=seeds)).reason
+    )
 
 
 def test_the_workspace_is_compared_and_its_model_card_written(clone):
@@ -678,8 +684,8 @@ def test_parameters_that_were_not_run_are_not_reported(clone):
 
     assert result.returncode == 1
     assert result.stdout == (
-        "error: workspace: params.yaml has another epochs than the run that its "
-        "results are from: run `dvc repro` first\n"
+        "error: workspace: epochs in params.yaml is not the one these results were "
+        "made with: run `dvc repro` first\n"
     )
 
 

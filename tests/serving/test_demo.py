@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, STROKES, start
+from helpers import ROOT, STROKES, start, try_to_run
 
 from core_mlp import cli
 
@@ -128,6 +128,15 @@ def test_the_api_answers_as_predict_does(address, digit_model, tmp_path):
     assert found == pytest.approx(expected)
     assert answers["label"] == "7"
     assert Path(seen).exists()
+
+
+def test_a_port_in_use_is_one_line(address, digit_model):
+    port = address.split(":")[-1]
+
+    result = try_to_run("core-mlp", "demo", "--port", port, cwd=ROOT)
+
+    assert result.returncode == 1
+    assert result.stdout == f"error: --port {port}: in use, or not allowed\n"
 
 
 def test_without_gradio_one_line_says_how_to_install_it(digit_model, monkeypatch):

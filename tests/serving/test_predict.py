@@ -294,6 +294,19 @@ def test_show_draws_what_the_network_saw(ask, tmp_path):
     assert (drawn[drawn.shape[0] // 2 :] == 0).sum() > 1000  # The picture, inverted.
 
 
+@pytest.mark.parametrize(
+    "arguments", [("--show", "seen.txt"), ("--show", "nowhere/seen.png"), ("--top", 0)]
+)
+def test_a_bad_option_is_refused_before_the_work(ask, tmp_path, arguments):
+    save(tmp_path / "a.png", np.zeros([9, 9]))
+
+    code, out, _ = ask("a.png", *arguments)
+
+    assert str(code).startswith(f"error: {arguments[0]} {arguments[1]}: expected ")
+    assert out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
 def test_a_model_copied_elsewhere_answers_without_tensorflows_messages(
     folder, tmp_path
 ):
@@ -312,5 +325,5 @@ def test_a_model_copied_elsewhere_answers_without_tensorflows_messages(
 
 def test_a_missing_model_is_one_line(ask):
     assert ask("a.png", "--model", "nowhere")[0] == (
-        "error: nowhere/assets.extra/network.json: No such file or directory"
+        "error: nowhere: no such model; `dvc repro` makes one"
     )

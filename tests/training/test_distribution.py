@@ -182,6 +182,31 @@ def test_two_devices_of_one_process_are_two_workers(digits_dir, two_workers, tmp
         assert difference < (1e-6 if "float32" in name else 1e-2), name
 
 
+@pytest.mark.slow
+def test_three_workers_stream_and_distort_to_the_same_bytes(
+    digits_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("STREAMED", "1")
+    changes = {"precision": "bfloat16", "augmentation": {"rotation": 10.0}}
+    runs = []
+    for run_name in ("first", "second"):
+        folders = [
+            new_folder(digits_dir, tmp_path / run_name / name, **changes)
+            for name in ("chief", "b", "c")
+        ]
+        outputs = finish(folders, tmp_path / run_name)
+        assert "Streaming" in outputs[0]
+        assert len({*re.findall("weights (.*)", "".join(outputs))}) == 1
+        runs.append(snapshot(folders[0]))
+
+    assert runs[0] == runs[1]
+    alone = new_folder(digits_dir, tmp_path / "alone", **changes)
+    run(*WORKER, cwd=alone, **SEARCH_PATH)
+    np.testing.assert_allclose(
+        history(folders[0])[-1], history(alone)[-1], atol=0.1
+    )  # Other draws: within the noise of seeds.
+
+
 NETWORKS = """
 ip netns add mlp_0 && ip netns add mlp_1 &&
 ip link add mlp_0 netns mlp_0 type veth peer name mlp_1 netns mlp_1 &&

@@ -1,6 +1,7 @@
-"""Runs the train stage, and prints its weights' hash."""
+"""Runs the train stage, streaming if $STREAMED, and prints its weights' hash."""
 
 import hashlib
+import os
 
 import stages  # noqa: F401  # isort: skip
 
@@ -10,6 +11,11 @@ from stages import train
 
 
 def main():
+    if os.environ.get("STREAMED"):
+        epoch_data = train.input_pipeline.epoch_data
+        train.input_pipeline.epoch_data = lambda folder, info, p: epoch_data(
+            folder, info, p.model_copy(update={"memory_budget": 0})
+        )
     built = []
     build = loop.Models.build
     loop.Models.build = lambda *args: built.append(build(*args)) or built[0]

@@ -133,6 +133,8 @@ def _describe(details: dict) -> str:
     if details["type"] == "extra_forbidden":
         return f"{key}: unknown key; the keys are {', '.join(Params.model_fields)}"
     value = reprlib.repr(details["input"])
+    if key == "image_size":
+        return f"{key} = {value}: expected [height, width] in pixels, or nothing"
     if details["type"] == "string_pattern_mismatch":
         expected = "the name of a TFDS dataset, such as mnist, or of a folder"
         return f"{key} = {value}: expected {expected} in data/source"

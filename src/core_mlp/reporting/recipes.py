@@ -17,14 +17,19 @@ def run_recipe(name: str, *, queue: bool, num_seeds: int | None) -> None:
     """Runs or queues the parameters of recipes/NAME.yaml as an experiment of DVC.
 
     With `num_seeds`, runs so many seeds and writes recipes/NAME.json, its evidence.
+    Without a name, prints the names.
 
     Raises:
       InputError: If there is no such recipe, or the experiment fails.
     """
     path = FOLDER / f"{name}.yaml"
-    if not path.exists():
-        names = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
-        raise InputError(f"no recipe {name!r}; {FOLDER}/ has {names or 'none'}")
+    names = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+    if not name:
+        print(*names, sep="\n")
+        return
+    if name not in names:
+        found = ", ".join(names) or "none"
+        raise InputError(f"no recipe {name!r}; {FOLDER}/ has {found}")
     values = parse_yaml(path.read_text("utf-8"))
     settings = []
     for key, value in flatten(values).items():

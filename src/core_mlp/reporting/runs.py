@@ -177,8 +177,13 @@ def compare(base: Run, head: Run) -> Comparison:
         status = "not decided"
         reason = (
             "Each side has one seed, which says nothing about the noise of training; "
-            "run core-mlp seeds 20 on one side, better on both"
+            "run core-mlp seeds 20 on one side, better on both, and commit the result"
         )
+        if stale := [run.name for run in (base, head) if run.seeds]:
+            reason += (
+                f" (metrics/seeds.json of {' and '.join(stale)} is from other "
+                "parameters, code or data)"
+            )
     else:
         status, reason = "compared", ""
         metrics, classes = compare_seeds(old, new)
@@ -257,8 +262,8 @@ def read_run(revision: str | None, name: str | None = None) -> Run:
     for key in sorted(run.params.keys() | locked_params.keys()):
         if run.params.get(key) != locked_params.get(key):
             raise InputError(
-                f"{name}: params.yaml has another {key} than the run that its results "
-                "are from: run `dvc repro` first"
+                f"{name}: {key} in params.yaml is not the one these results were made "
+                "with: run `dvc repro` first"
             )
     return run
 

@@ -49,8 +49,8 @@ def run_seeds(
     """
     if number < MIN_SEEDS:
         raise InputError(
-            f"N = {number}: at least {MIN_SEEDS} seeds, since the spread of fewer is "
-            "known too poorly"
+            f"N = {number}: at least {MIN_SEEDS} seeds, since fewer do not give a "
+            "reliable spread"
         )
     if path.exists() and not replace:
         existing = len(Seeds.model_validate_json(path.read_bytes()).runs)

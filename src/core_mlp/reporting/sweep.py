@@ -28,9 +28,7 @@ def write_sweep() -> None:
     pattern = f"refs/exps/{commit[:2]}/{commit[2:]}"
     refs = git("for-each-ref", "--format=%(refname)", pattern).decode().split()
     if not refs:
-        raise InputError(
-            f"{commit[:8]}: no experiments belong to this commit, which they start from"
-        )
+        raise InputError(f"no experiments have started from this commit, {commit[:8]}")
     runs = [read_run("HEAD"), *(read_run(ref, ref.split("/")[-1]) for ref in refs)]
     settings = defaultdict(list)
     for run in runs:

@@ -33,12 +33,15 @@ def serve(model: predict.Model, options: Namespace) -> None:
         except InputError as error:
             if is_drawing:  # The canvas is empty.
                 return None, None
-            raise gr.Error(str(error).replace(f"{file.parent}/", "")) from error
+            message = str(error).replace(f"{file.parent}/", "")
+            raise gr.Error(message, print_exception=False) from error
         scale = max(1, SIDE // max(image.shape))
         seen = image.repeat(scale, axis=0).repeat(scale, axis=1).squeeze()
         return seen, predict.classify(model, image[np.newaxis], top=3)[0]
 
     with gr.Blocks(title="core_mlp") as page:
+        names = ", ".join(model[1].class_names[:20])
+        gr.Markdown(f"## Which class is it?\nDraw, or drop a picture. Classes: {names}")
         with gr.Row():
             look = {"canvas_size": (SIDE, SIDE), "layers": False, "transforms": ()}
             look["brush"] = gr.Brush(default_size=24, colors=["#000000"])
@@ -52,4 +55,11 @@ def serve(model: predict.Model, options: Namespace) -> None:
         page.load(js=CHOOSE_BRUSH)
     theme = gr.themes.Default(font="sans-serif", font_mono="monospace")  # No downloads.
     address = {"server_name": options.host, "server_port": options.port}
-    page.launch(theme=theme, ssr_mode=False, **address)
+    quietly = {"ssr_mode": False, "quiet": True, "prevent_thread_lock": True}
+    try:
+        _, url, _ = page.launch(theme=theme, **address, **quietly)
+    except OSError as error:
+        problem = f"--port {options.port}: in use, or not allowed"
+        raise InputError(problem) from error
+    print(f"Running on {url}; Ctrl-C ends it", flush=True)
+    page.block_thread()

@@ -26,6 +26,8 @@ Model = tuple[Callable, NetworkInfo]
 
 def load_model(folder: Path) -> Model:
     """Loads a SavedModel from wherever it is; raises InputError or OSError."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such model; `dvc repro` makes one")
     network = NetworkInfo.read(folder / saved_model.METADATA)
     return saved_model.load_classifier(folder), network
 
@@ -91,7 +93,7 @@ def classify(model: Model, images: np.ndarray, top: int) -> list[dict[str, float
     """Returns the `top` classes of `[N, H, W, C]` uint8 images, with probabilities."""
     signature, network = model
     _, probabilities = saved_model.predict(signature, images)
-    best = np.argsort(-probabilities, stable=True)[:, : max(1, top)]
+    best = np.argsort(-probabilities, stable=True)[:, :top]
     return [
         {network.class_names[n]: round(float(row[n]), DECIMALS) for n in indices}
         for row, indices in zip(probabilities, best, strict=True)
@@ -104,6 +106,10 @@ def predict_files(model: Model, options: Namespace) -> None:
     A file that cannot be used is a line on stderr, and then the exit code is 1. The
     options are those of `core-mlp predict`.
     """
+    if options.top < 1:
+        raise InputError(f"--top {options.top}: expected 1 or more")
+    if (show := options.show) and (show.suffix != ".png" or not show.parent.is_dir()):
+        raise InputError(f"--show {show}: expected a .png file in an existing folder")
     known = Image.registered_extensions()  # This also fills Image.OPEN.
     readable = {ending for ending, name in known.items() if name in Image.OPEN}
     files, rows, images = [], [], []
@@ -131,10 +137,15 @@ def predict_files(model: Model, options: Namespace) -> None:
             print(pd.DataFrame(rows).to_csv(index=False), end="")
         case "table":
             print(pd.DataFrame(rows).to_string(index=False))
-    if options.show:
+    if show:
         from core_mlp.evaluation import plots  # Takes a second to import.
 
         seen = np.stack(images[:MAX_SHOWN])
-        texts = [f"{row['class_1']} {row['probability_1']:.4f}" for row in rows]
-        plots.draw_examples(options.show, seen, texts[:MAX_SHOWN], "What it saw")
+        titles = [
+            f"{Path(row['file']).name[-20:]}\n{row['class_1']} "
+            f"{row['probability_1']:.4f}" + ", inverted" * row["inverted"]
+            for row in rows[:MAX_SHOWN]
+        ]
+        plots.draw_examples(show, seen, titles, "What the network saw")
+        print(f"Wrote {show}", file=sys.stderr)
     sys.exit(len(rows) < len(files))

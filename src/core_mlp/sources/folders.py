@@ -48,7 +48,7 @@ def find_images(folder: Path) -> Images:
                 else:
                     skipped.append(entry.path)
     if images and skipped:
-        print(f"warning: {len(skipped):,} skipped, not images: {skipped[0]!r}, ...")
+        print(f"warning: {len(skipped):,} skipped, not images, such as {skipped[0]!r}")
     return images
 
 
@@ -70,6 +70,10 @@ def read_splits(
     names = sorted(images.get("train", {}))
     if unknown := sorted(images.get("test", {}).keys() - names):
         raise InputError(f"dataset = {name}: train has no images of class {unknown[0]}")
+    if len(names) < 2:
+        found = ", ".join(names) or "none"
+        message = f"expected a folder for each of two or more classes, found {found}"
+        raise InputError(f"dataset = {name}: {message}")
     read = partial(_read, image_size=image_size, channels=channels)
     problems, example = [], None
     pool = ProcessPoolExecutor(None, None, _start_worker, [os.getpid()])

@@ -41,7 +41,8 @@ def read_image(file: Path | str | BinaryIO, channels: int | None = None) -> Imag
     # Pillow's decoders raise whatever a corrupt file makes them raise.
     except Exception as error:
         where = f"{str(file)!r}: " if isinstance(file, Path | str) else ""
-        problem = (str(error).splitlines() or [type(error).__name__])[0]
+        problem = getattr(error, "strerror", None) or str(error)
+        problem = (problem.splitlines() or [type(error).__name__])[0]
         raise InputError(f"{where}not a readable image: {problem}") from error
 
 

@@ -64,7 +64,7 @@ def find_dataset(
         if isinstance(error, tfds.core.DatasetNotFoundError):
             problem = (
                 "TFDS has no dataset of that name (some that work are mnist, cifar10, "
-                f"sklearn_digits), and there are no images in {archives}/CLASS; with "
+                f"sklearn_digits), and there are no images in {archives}/CLASS/; with "
                 "--temp or --queue, they must be in Git or DVC"
             )
         raise InputError(f"{PARAMS}: dataset = {name}: {problem}") from error
