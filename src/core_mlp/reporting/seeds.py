@@ -75,25 +75,18 @@ def run_seeds(
         raise InputError("the code changed between the experiments")
     # Not those in the metrics/seeds.json that an experiment starts with.
     results = [run.own_result for run in runs]
+    for result in results:
+        result.metrics = {name: result.metrics[name] for name in METRICS}
     summaries = {
         name: significance.summarize([result.metrics[name] for result in results])
         for name in METRICS
     }
-    write_json(
-        path,
-        {
-            "identity": runs[0].identity,
-            "summary": {name: s._asdict() for name, s in summaries.items()},
-            "runs": [
-                {
-                    "seed": result.seed,
-                    "metrics": {name: result.metrics[name] for name in METRICS},
-                    "classes": result.classes,
-                }
-                for result in results
-            ],
-        },
-    )
+    content = {
+        "identity": runs[0].identity,
+        "summary": {name: s._asdict() for name, s in summaries.items()},
+        "runs": [result.model_dump() for result in results],
+    }
+    write_json(path, content)
     print(f"Wrote {path}: {number} seeds, mean ± sd (95 % t interval of the mean)")
     for name, summary in summaries.items():
         print(
