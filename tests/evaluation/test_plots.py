@@ -62,6 +62,22 @@ def test_examples_are_visible(tmp_path):
     assert np.mean(gray < 0.1) > 0.4
 
 
+def test_titles_of_ordinary_class_names_do_not_overlap(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(plots, "save_figure", lambda path, figure: drawn.append(figure))
+    images = np.zeros([25, 28, 28, 1], np.uint8)
+    mistakes = [(index, "Ankle boot", "T-shirt/top", 0.9) for index in range(25)]
+
+    plots.draw_mistakes(tmp_path / "mistakes.png", images, mistakes)
+
+    drawn[0].draw_without_rendering()
+    boxes = [axes.title.get_window_extent() for axes in drawn[0].axes]
+    frames = [axes.get_window_extent() for axes in drawn[0].axes]
+    for box in boxes:
+        assert box.count_overlaps(boxes) == 1  # With itself.
+        assert box.count_overlaps(frames) == 0
+
+
 def test_confusion_is_normalized_by_the_actual_class(monkeypatch, tmp_path):
     drawn = []
     monkeypatch.setattr("seaborn.heatmap", lambda rates, **options: drawn.append(rates))

@@ -1,6 +1,7 @@
 """Figures as PNG, with reproducible bytes."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from core_mlp.pipeline.files import atomic_output
 DPI = 120
 NUM_EXAMPLES = 9
 NUM_MISTAKES = 25
+TITLE_WIDTH = 20  # Characters above an image.
 SPRITE_COLUMNS = 20
 MAX_SPRITE_IMAGES = 500
 # Ignores the user's matplotlibrc, and shows a dollar sign in a class name as it is.
@@ -37,7 +39,8 @@ def draw_examples(
         axes.set_axis_off()
     for axes, image, text in zip(all_axes, images, titles, strict=False):
         axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
-        axes.set_title(text, fontsize="small")
+        lines = [textwrap.fill(line, TITLE_WIDTH) for line in text.splitlines()]
+        axes.set_title("\n".join(lines), fontsize="small")
     save_figure(path, figure)
 
 

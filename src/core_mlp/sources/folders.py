@@ -32,23 +32,24 @@ Images = dict[str, dict[str, list[str]]]
 
 def find_images(folder: Path) -> Images:
     """Finds the image files, save hidden ones: paths by class by split."""
-    skipped, images = [], {}
-    splits, names = {"train": folder}, {path.name for path in _subfolders(folder)}
-    if names and (names <= {"train", "test"} or _subfolders(folder / "train")):
+    splits, skipped, images = {"train": folder}, [], {}
+    names = {entry.name for entry in _visible(folder) if entry.is_dir()}
+    nested = any(entry.is_dir() for entry in _visible(folder / "train"))
+    if nested or (names and names <= {"train", "test"}):
         splits = {split: folder / split for split in ("train", "test")}
-        skipped = [str(folder / name) for name in sorted(names - splits.keys())]
+        skipped = [e.path for e in _visible(folder) if e.name not in splits]
     for split, split_folder in splits.items():
-        for class_folder in _subfolders(split_folder):
-            for entry in os.scandir(class_folder):
-                if entry.name.startswith("."):
-                    continue
-                if entry.name.lower().endswith(EXTENSIONS) and entry.is_file():
-                    classes = images.setdefault(split, {})
-                    classes.setdefault(class_folder.name, []).append(entry.path)
-                else:
-                    skipped.append(entry.path)
+        for entry in _visible(split_folder):
+            files = {file.path: _is_image(file) for file in _visible(Path(entry.path))}
+            if any(files.values()):
+                classes = images.setdefault(split, {})
+                classes[entry.name] = [path for path in files if files[path]]
+                skipped += [path for path in files if not files[path]]
+            else:
+                skipped.append(entry.path)
     if images and skipped:
-        print(f"warning: {len(skipped):,} skipped, not images, such as {skipped[0]!r}")
+        problem = f"{len(skipped):,} skipped, not images in a class's folder, such as"
+        print(f"warning: {problem} {min(skipped)!r}", flush=True)
     return images
 
 
@@ -93,7 +94,7 @@ def read_splits(
     finally:
         pool.shutdown(cancel_futures=True)
     if problems:
-        print(*problems[:MAX_PROBLEMS], sep="\n")
+        print(*problems[:MAX_PROBLEMS], sep="\n", flush=True)
         found = f"{len(problems):,} of its files cannot be read; see the lines above"
         raise InputError(f"dataset = {name}: {found}")
 
@@ -146,5 +147,11 @@ def _start_worker(parent: int) -> None:
     threading.Thread(target=exit_with_parent, args=[parent], daemon=True).start()
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("[!.]*") if path.is_dir()]
+def _visible(folder: Path) -> list[os.DirEntry]:
+    if not folder.is_dir():
+        return []
+    return [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+
+
+def _is_image(entry: os.DirEntry) -> bool:
+    return entry.name.lower().endswith(EXTENSIONS) and entry.is_file()
