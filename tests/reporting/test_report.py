@@ -17,7 +17,12 @@ from core_mlp.evaluation import plots
 from core_mlp.evaluation.metrics import ClassAccuracy
 from core_mlp.pipeline.stage import InputError
 from core_mlp.reporting import gate, model_card
-from core_mlp.reporting.report import describe_verdict, render_report, thumbnail
+from core_mlp.reporting.report import (
+    describe_verdict,
+    metric_rows,
+    render_report,
+    thumbnail,
+)
 from core_mlp.reporting.runs import (
     Comparison,
     Mistake,
@@ -240,6 +245,7 @@ def test_other_test_images_are_not_compared(clone):
         "on 360 of a"
     )
     assert set(outcomes(other, found).values()) >= {"fail"}
+    assert {row[3] for row in metric_rows(base, other, found)} == {""}
     assert compare(base, head).status == "not decided"
     # The results of seeds of other settings do not count, which must be said.
     seeds = Seeds(identity="another", runs=[base.own_result] * 5)

@@ -160,7 +160,7 @@ def metric_rows(base: Run, head: Run, comparison: Comparison) -> Iterator[list[s
             sides = [[r.metrics[key] for r in run.results] for run in (base, head)]
             interval = "{:+.4f} to {:+.4f}".format(*difference.interval())
         change = ""
-        if None not in sides:
+        if None not in sides and comparison.status != "cannot be compared":
             value = float(np.mean(sides[1]) - np.mean(sides[0]))
             change = _format_change(key, value, is_known)
         yield [key, *map(format_over_seeds, sides), change, interval]
