@@ -64,8 +64,10 @@ def main() -> None:
     for command in (ask, page):
         command.add_argument("--model", type=Path, default=Path("models/saved_model"))
     team = commands.add_parser("workers", help="train with N workers on this machine")
-    team.add_argument("number", type=int, metavar="N")
-    team.add_argument("chief", nargs="*", default=["dvc", "repro"], metavar="COMMAND")
+    team.add_argument("number", type=int, metavar="N", help="number of workers")
+    about = "what the first of them runs, after --; default: dvc repro"
+    default = ["dvc", "repro"]
+    team.add_argument("chief", nargs="*", default=default, metavar="CMD", help=about)
     arguments = parser.parse_args()
     # The commands that are run find the environment's programs.
     scripts = str(Path(sys.executable).parent)

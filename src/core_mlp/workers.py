@@ -15,8 +15,14 @@ def run_workers(number: int, command: Sequence[str]) -> None:
     """Runs the chief's command, and the train stage as all other workers.
 
     Raises:
-      InputError: If the command fails.
+      InputError: If there are fewer than two workers, or the command fails.
     """
+    if number < 2:
+        raise InputError(f"N = {number}: expected 2 or more workers")
+    if command[0] == "dvc":  # All workers read the data at once.
+        prepare = ["dvc", "repro", "--quiet", "preprocess"]
+        if subprocess.run(prepare, check=False).returncode:
+            raise InputError("dvc repro preprocess failed")
     servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
     addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]
     for server in servers:
@@ -27,7 +33,7 @@ def run_workers(number: int, command: Sequence[str]) -> None:
         config = json.dumps({"cluster": {"worker": addresses}, "task": task})
         process = subprocess.Popen(
             [sys.executable, "-m", "stages.train"] if index else command,
-            env=os.environ | {"TF_CONFIG": config},
+            env={"CORE_MLP_WAIT_SECONDS": "60"} | os.environ | {"TF_CONFIG": config},
             stdout=subprocess.DEVNULL if index else None,
         )
         processes.append(process)

@@ -4,15 +4,18 @@ import json
 import random
 import re
 import shutil
+import signal
 import socket
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from helpers import ROOT, run, run_stages, start, try_to_run, write_params
 
+from core_mlp import workers
 from core_mlp.pipeline.stage import InputError
 from core_mlp.training import distribution
 from core_mlp.training.checkpoints import read_checkpoint
@@ -256,6 +259,11 @@ def free_port():
         return server.getsockname()[1]
 
 
+def test_fewer_than_two_workers_are_refused():
+    with pytest.raises(InputError, match="N = 1: expected 2 or more workers"):
+        workers.run_workers(1, ["dvc", "repro"])
+
+
 def test_one_worker_is_none(monkeypatch):
     for config in ("", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {}}'):
         monkeypatch.setenv("TF_CONFIG", config)
@@ -332,6 +340,38 @@ def test_a_worker_with_other_parameters_is_refused_by_all(digits_dir, tmp_path):
     assert [errors(output) for output in outputs] == [[line], [line]]
     assert [process.returncode for process in processes] == [1, 1]
     assert not (chief / "models").exists()
+
+
+def test_a_program_on_another_workers_port_is_no_worker(
+    digits_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CORE_MLP_WAIT_SECONDS", "4")
+    folder = new_folder(digits_dir, tmp_path / "chief")
+
+    (process,), addresses = start_workers(folder, num_workers=2)
+    host, port = addresses[1].split(":")
+    with socket.create_server((host, int(port))):
+        output = process.communicate(timeout=60)[0]
+
+    (line,) = errors(output)
+    assert f"worker 1, {addresses[1]}: did not come within 4 s: another prog" in line
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_that_waits_can_be_interrupted(digits_dir, tmp_path, number):
+    folder = new_folder(digits_dir, tmp_path / "chief")
+
+    (process,), _ = start_workers(folder, num_workers=2)
+    for line in process.stdout:
+        if line.startswith("Waiting for worker 1, 127.0.0.1:"):
+            break
+    time.sleep(1)
+    group = psutil.Process(process.pid)
+    for member in [group, *group.children()]:  # As a terminal does, and Slurm.
+        member.send_signal(number)
+
+    process.communicate(timeout=20)
+    assert process.returncode != 0
 
 
 def test_a_worker_that_never_comes_is_named(digits_dir, tmp_path, monkeypatch):

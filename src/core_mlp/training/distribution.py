@@ -5,6 +5,7 @@ summed over replicas, and each applies the same update.
 """
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,12 +103,15 @@ def connect(facts: Mapping[str, str]) -> Iterator[Workers]:
         with strategy.scope() if strategy else nullcontext():
             yield workers._replace(strategy=strategy)
         return
-    process = os.getpid()
+    others = [name for name in workers.names if name != workers.names[workers.index]]
+    print(f"Waiting for {'; '.join(others)}", flush=True)
+    process, have_joined = os.getpid(), multiprocessing.Event()
     # A process: TensorFlow, while it waits for others, stops all Python threads.
     if not (watcher := os.fork()):
-        watch_others(workers, process)
+        watch_others(others, process, have_joined)
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        have_joined.set()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # TensorFlow would ignore it.
         check_facts(strategy, facts, workers)
         with strategy.scope():
@@ -120,31 +125,41 @@ def connect(facts: Mapping[str, str]) -> Iterator[Workers]:
         os.kill(watcher, signal.SIGKILL)
 
 
-def watch_others(workers: Workers, process: int) -> None:
+def watch_others(others: Sequence[str], process: int, have_joined: Event) -> None:
     """Kills a process with one line when another worker does not come, or is lost."""
+
+    def kill(*_) -> None:
+        # The others shall see the same, before this process is gone too.
+        time.sleep(3 * PROBE_SECONDS)
+        if os.getppid() == process:
+            os.kill(process, signal.SIGKILL)
+        os._exit(1)
+
+    # Ctrl-C or SIGTERM: TensorFlow, while it waits, ends at neither.
+    signal.signal(signal.SIGINT, kill)
+    signal.signal(signal.SIGTERM, kill)
     limit = float(os.environ.get("CORE_MLP_WAIT_SECONDS", 300))
     start, seen = time.monotonic(), set()
     while os.getppid() == process:
-        for name in {*workers.names} - {workers.names[workers.index]}:
+        errors = {}
+        for name in others:
             try:
                 host, _, port = name.split()[-1].rpartition(":")
                 socket.create_connection((host, int(port)), timeout=10).close()
                 seen.add(name)
-                continue
             except (OSError, ValueError, OverflowError) as error:
-                problem = error
-            if name in seen:
-                # The others shall see the same, before this process is gone too.
-                time.sleep(3 * PROBE_SECONDS)
-                problem = f"has ended or cannot be reached: {problem}"
-            elif time.monotonic() - start > limit:
-                problem = f"did not come within {limit:g} s: {problem}"
-            else:
-                continue
-            print(f"error: {name}: {problem}", file=sys.stderr, flush=True)
-            os.kill(process, signal.SIGKILL)
-            os._exit(1)
-        time.sleep(PROBE_SECONDS)
+                errors[name] = error
+        if lost := [name for name in errors if name in seen]:
+            name, problem = lost[0], "has ended or cannot be reached"
+        elif not have_joined.is_set() and time.monotonic() - start > limit:
+            name = next(iter(errors), others[0])
+            problem = f"did not come within {limit:g} s"
+        else:
+            time.sleep(PROBE_SECONDS)
+            continue
+        error = errors.get(name, "another program may use its port")
+        print(f"error: {name}: {problem}: {error}", file=sys.stderr, flush=True)
+        kill()
     os._exit(0)
 
 
