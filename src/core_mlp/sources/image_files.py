@@ -28,7 +28,7 @@ def read_image(file: Path | str | BinaryIO, channels: int | None = None) -> Imag
 
     Raises:
       InputError: If the file is not an image, is truncated, or has more pixels than
-        `PIL.Image.MAX_IMAGE_PIXELS`; no memory is taken for those.
+        `PIL.Image.MAX_IMAGE_PIXELS`, which is checked before decoding.
     """
     try:
         with warnings.catch_warnings():
