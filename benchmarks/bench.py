@@ -93,17 +93,21 @@ def main() -> None:
             print_call(path)
         return
     results = {"machine": describe_machine(), "rounds": rounds}
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / time.strftime("%Y-%m-%d-%H%M.json")
+
+    def keep(name: str, numbers: dict) -> None:
+        results[name] = numbers
+        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
     for name, contenders_of_group in GROUPS.items():
         if arguments.only in (None, name):
             installed = {
                 k: v for k, v in contenders_of_group.items() if _is_installed(v[2])
             }
-            results[name] = time_in_turns(installed, rounds)
+            keep(name, time_in_turns(installed, rounds))
     if arguments.only in (None, "serving"):
-        results["serving"] = serving.measure()
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / time.strftime("%Y-%m-%d-%H%M.json")
-    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        keep("serving", serving.measure())
     print_call(path)
 
 

@@ -138,6 +138,7 @@ def report_faults(record_property):
     return report
 
 
+@pytest.mark.slow
 def test_a_training_killed_again_and_again_ends_with_the_same_bytes(
     reference, broken_copies, report_faults
 ):

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 
 import pytest
 from helpers import ROOT, commit_all, run, stages_run, try_to_run, write_params
@@ -21,37 +22,53 @@ def outputs_and_lock(folder):
     return {path.relative_to(folder): path.read_bytes() for path in paths}
 
 
-def test_going_back_to_earlier_parameters_runs_nothing(workspace):
-    # Runs that DVC has seen; the fixture has run these two stages without it.
-    for stage in ("preprocess", "train"):
-        run("dvc", "repro", "--quiet", "--force", "--single-item", stage, cwd=workspace)
-    before = outputs_and_lock(workspace)
-    write_params(workspace, epochs=2, validation_size=301)
-    changed = run("dvc", "repro", cwd=workspace)
-    after = outputs_and_lock(workspace)
-    differences = try_to_run("core-mlp", "same", "main", cwd=workspace)
+@pytest.fixture(scope="module")
+def changed(pipeline, tmp_path_factory):
+    """The repository, two stages' parameters later on branch `changed`; on main again.
 
-    write_params(workspace)
-    restored = run("dvc", "repro", cwd=workspace)
+    Also what `dvc repro` has printed, and the outputs.
+    """
+    folder = tmp_path_factory.mktemp("run_cache") / "repository"
+    shutil.copytree(pipeline, folder)
+    write_params(folder, epochs=2, validation_size=301)
+    printed = run("dvc", "repro", cwd=folder)
+    outputs = outputs_and_lock(folder)
+    run("git", "checkout", "--quiet", "-b", "changed", cwd=folder)
+    commit_all(folder, "Two epochs")
+    run("git", "checkout", "--quiet", "main", cwd=folder)
+    run("dvc", "checkout", "--quiet", cwd=folder)
+    return folder, printed, outputs
 
-    assert {"preprocess", "train", "export", "evaluate"} <= set(stages_run(changed))
+
+def test_going_back_to_earlier_parameters_runs_nothing(changed):
+    folder, printed, outputs = changed
+    assert {"preprocess", "train", "export", "evaluate"} <= set(stages_run(printed))
+    assert outputs_and_lock(folder) != outputs
+
+    write_params(folder, epochs=2, validation_size=301)
+    restored = run("dvc", "repro", cwd=folder)
+
     assert stages_run(restored) == []
     assert "Stage 'train' is cached - skipping run" in restored
-    assert outputs_and_lock(workspace) == before
+    assert outputs_and_lock(folder) == outputs
+
     # What core-mlp says of both.
+    differences = try_to_run("core-mlp", "same", "main", cwd=folder)
     assert differences.returncode == 1
     lines = differences.stdout.splitlines()
     assert "differs: models/checkpoint/variables.data-00000-of-00001" in lines
     assert "differs: plots/history.csv" in lines
     assert not any("data/raw" in line for line in lines)
-    assert "differs" not in run("core-mlp", "same", "main", cwd=workspace)
+    assert "differs" not in run("core-mlp", "same", "changed", cwd=folder)
 
     # As an experiment, likewise.
+    run("git", "checkout", "--quiet", ".", cwd=folder)
+    run("dvc", "checkout", "--quiet", cwd=folder)
     settings = ("-S", "epochs=2", "-S", "validation_size=301")
-    experiment = run("dvc", "exp", "run", *settings, cwd=workspace)
+    experiment = run("dvc", "exp", "run", *settings, cwd=folder)
 
     assert stages_run(experiment) == []
-    assert outputs_and_lock(workspace) == after
+    assert outputs_and_lock(folder) == outputs
 
 
 @pytest.mark.slow
@@ -66,25 +83,19 @@ def test_what_cannot_change_a_weight_does_not_train_again(workspace):
     assert not {"train", "export"} & set(stages_run(output))
 
 
-def test_the_commands_of_docs_sharing_bring_a_run_to_another_clone(workspace, tmp_path):
-    head = run("git", "rev-parse", "HEAD", cwd=workspace).strip()
-    write_params(workspace, epochs=2)
-    run("dvc", "repro", cwd=workspace)
-    commit_all(workspace, "Two epochs")
-    of_two_epochs = outputs_and_lock(workspace)
-    write_params(workspace)
-    run("dvc", "repro", cwd=workspace)
-    commit_all(workspace, "One epoch")
+def test_the_commands_of_docs_sharing_bring_a_run_to_another_clone(changed, tmp_path):
+    folder, _, outputs = changed
+    run("git", "checkout", "--quiet", ".", cwd=folder)
+    run("dvc", "checkout", "--quiet", cwd=folder)
     for command in PUSH:
         words = shlex.split(command.replace("/mnt/shared", str(tmp_path)))
-        run(*words, cwd=workspace)
+        run(*words, cwd=folder)
     clone = tmp_path / "clone"
-    run("git", "clone", "--quiet", str(workspace), str(clone), cwd=tmp_path)
-    run("git", "reset", "--quiet", "--hard", head, cwd=workspace)
+    run("git", "clone", "--quiet", str(folder), str(clone), cwd=tmp_path)
 
     # Another setting than the one that is checked out.
-    write_params(clone, epochs=2)
-    outputs = [run(*shlex.split(command), cwd=clone) for command in PULL]
+    write_params(clone, epochs=2, validation_size=301)
+    printed = [run(*shlex.split(command), cwd=clone) for command in PULL]
 
-    assert stages_run("".join(outputs)) == []
-    assert outputs_and_lock(clone) == of_two_epochs
+    assert stages_run("".join(printed)) == []
+    assert outputs_and_lock(clone) == outputs

@@ -342,45 +342,39 @@ def test_a_worker_with_other_parameters_is_refused_by_all(digits_dir, tmp_path):
     assert not (chief / "models").exists()
 
 
-def test_a_program_on_another_workers_port_is_no_worker(
-    digits_dir, tmp_path, monkeypatch
-):
+def test_a_worker_that_does_not_come_is_named(digits_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("CORE_MLP_WAIT_SECONDS", "4")
-    folder = new_folder(digits_dir, tmp_path / "chief")
-
-    (process,), addresses = start_workers(folder, num_workers=2)
-    host, port = addresses[1].split(":")
+    nobody, another_program = (
+        start_workers(new_folder(digits_dir, tmp_path / name), num_workers=2)
+        for name in ("nobody", "another program")
+    )
+    host, port = another_program[1][1].split(":")
     with socket.create_server((host, int(port))):
-        output = process.communicate(timeout=60)[0]
+        outputs = ends([*nobody[0], *another_program[0]])
 
-    (line,) = errors(output)
-    assert f"worker 1, {addresses[1]}: did not come within 4 s: another prog" in line
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_worker_that_waits_can_be_interrupted(digits_dir, tmp_path, number):
-    folder = new_folder(digits_dir, tmp_path / "chief")
-
-    (process,), _ = start_workers(folder, num_workers=2)
-    for line in process.stdout:
-        if line.startswith("Waiting for worker 1, 127.0.0.1:"):
-            break
-    time.sleep(1)
-    group = psutil.Process(process.pid)
-    for member in [group, *group.children()]:  # As a terminal does, and Slurm.
-        member.send_signal(number)
-
-    process.communicate(timeout=20)
-    assert process.returncode != 0
+    for output, (_, addresses), reason in zip(
+        outputs,
+        (nobody, another_program),
+        ("[Errno 111] Connection refused", "another program may use its port"),
+        strict=True,
+    ):
+        (line,) = errors(output)
+        assert f"worker 1, {addresses[1]}: did not come within 4 s: {reason}" in line
 
 
-def test_a_worker_that_never_comes_is_named(digits_dir, tmp_path, monkeypatch):
-    monkeypatch.setenv("CORE_MLP_WAIT_SECONDS", "2")
-    folder = new_folder(digits_dir, tmp_path / "chief")
+def test_a_worker_that_waits_can_be_interrupted(digits_dir, tmp_path):
+    signals = signal.SIGINT, signal.SIGTERM
+    folders = [new_folder(digits_dir, tmp_path / number.name) for number in signals]
+    processes = [start_workers(folder, num_workers=2)[0][0] for folder in folders]
+    for process, number in zip(processes, signals, strict=True):
+        for line in process.stdout:
+            if line.startswith("Waiting for worker 1, 127.0.0.1:"):
+                break
+        time.sleep(1)
+        group = psutil.Process(process.pid)
+        for member in [group, *group.children()]:  # As a terminal does, and Slurm.
+            member.send_signal(number)
 
-    (process,), addresses = start_workers(folder, num_workers=2)
-    output = process.communicate(timeout=60)[0]
-
-    (line,) = errors(output)
-    assert f"worker 1, {addresses[1]}: did not come within 2 s" in line
-    assert process.returncode != 0
+    for process in processes:
+        process.communicate(timeout=20)
+        assert process.returncode != 0

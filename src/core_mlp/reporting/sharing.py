@@ -1,8 +1,5 @@
 """Pushes DVC's run cache with all that it refers to."""
 
-from dvc.exceptions import DvcException
-from dvc.repo import Repo
-
 from core_mlp.pipeline.stage import InputError
 
 
@@ -16,6 +13,10 @@ def push_runs(remote: str | None = None) -> None:
     Raises:
       InputError: If there is no such remote, or it cannot be reached.
     """
+    # Imported here because no other command needs the time that it takes.
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
     try:
         with Repo() as repo:
             runs = repo.stage_cache.push(remote)
