@@ -111,9 +111,9 @@ def main() -> None:
     print_call(path)
 
 
-def describe_machine() -> dict[str, str | int]:
+def describe_machine() -> dict[str, object]:
     """Returns what the numbers depend on."""
-    cpu = platform.processor()
+    cpu, facts = platform.processor(), {}
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         facts = dict(
@@ -125,7 +125,8 @@ def describe_machine() -> dict[str, str | int]:
     versions = {
         name: metadata.version(name) for name in packages if _is_installed(name)
     }
-    return {"cpu": cpu, "cores": os.cpu_count(), **versions}
+    flags = [flag for flag in facts.get("flags", "").split() if "bf16" in flag]
+    return {"cpu": cpu, "flags": flags, "cores": os.cpu_count(), **versions}
 
 
 def time_in_turns(entries: dict[str, tuple], rounds: int) -> dict[str, list[float]]:

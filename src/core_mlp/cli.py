@@ -1,4 +1,4 @@
-"""The command `core-mlp`."""
+"""The command `core-mlp`: compares, checks, shares and uses the results."""
 
 import argparse
 import os
@@ -14,8 +14,8 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, help_text in (
         ("report", "compare two runs: writes report.md and report.html"),
-        ("gate", "the same, and check gate.yaml: exit code 1 fail, 3 investigate"),
-        ("same", "check that no output changed by a byte"),
+        ("gate", "compare two runs, check gate.yaml: exit code 1 fail, 3 investigate"),
+        ("same", "run what is out of date; check that no output changed by a byte"),
     ):
         command = commands.add_parser(name, help=help_text, description=help_text)
         if name == "report":
@@ -43,10 +43,11 @@ def main() -> None:
     recipe.add_argument(
         "name", nargs="?", default="", help="name of the recipe; without it, list all"
     )
-    recipe.add_argument("--queue", action="store_true", help="queue it instead")
-    recipe.add_argument("--seeds", type=int, metavar="N", help="run the seeds 1 to N")
+    how = recipe.add_mutually_exclusive_group()
+    how.add_argument("--queue", action="store_true", help="queue it, do not run it")
+    how.add_argument("--seeds", type=int, metavar="N", help="run the seeds 1 to N")
     push = commands.add_parser("push", help="push results and DVC's whole run cache")
-    push.add_argument("--remote", help="name of the DVC remote; default: its default")
+    push.add_argument("--remote", help="name of the DVC remote; default: DVC's own")
     ask = commands.add_parser("predict", help="classify pictures")
     ask.add_argument("paths", nargs="+", type=Path, metavar="FILE_OR_FOLDER")
     ask.add_argument("--top", type=int, default=3, help="classes per picture")
@@ -60,12 +61,13 @@ def main() -> None:
     ask.add_argument("--show", type=Path, help="draw the network's inputs as this PNG")
     page = commands.add_parser("demo", help="serve a page to draw on")
     page.add_argument("--host", default="127.0.0.1", help="default: this machine only")
-    page.add_argument("--port", type=int, default=7860)
+    page.add_argument("--port", type=int, default=7860, help="default: 7860")
     for command in (ask, page):
-        command.add_argument("--model", type=Path, default=Path("models/saved_model"))
+        folder = Path("models/saved_model")
+        command.add_argument("--model", type=Path, default=folder, help="its folder")
     team = commands.add_parser("workers", help="train with N workers on this machine")
     team.add_argument("number", type=int, metavar="N", help="number of workers")
-    about = "what the first of them runs, after --; default: dvc repro"
+    about = "command of the first worker, after --; default: dvc repro"
     default = ["dvc", "repro"]
     team.add_argument("chief", nargs="*", default=default, metavar="CMD", help=about)
     arguments = parser.parse_args()
