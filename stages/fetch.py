@@ -20,13 +20,12 @@ RAW = Path("data/raw")
 def main() -> None:
     p = params.load_params(params.FetchParams)
     print(f"Preparing {p.dataset}", flush=True)
+    wanted = p.image_size, p.channels
     if images := folders.find_images(SOURCE / p.dataset):
         lock = nullcontext()
-        splits = folders.read_splits(images, p.dataset, p.image_size, p.channels)
+        splits = folders.read_splits(images, p.dataset, *wanted)
     else:
-        builder, archives, shape = tfds.find_dataset(
-            p.dataset, SOURCE, p.image_size, p.channels
-        )
+        builder, archives, shape = tfds.find_dataset(p.dataset, SOURCE, *wanted)
         lock = tfds.prepared_dataset(builder, archives)
         splits = tfds.read_splits(builder, shape)
     with lock, atomic_output(RAW) as partial:

@@ -70,20 +70,20 @@ def main() -> None:
     about = "command of the first worker, after --; default: dvc repro"
     default = ["dvc", "repro"]
     team.add_argument("chief", nargs="*", default=default, metavar="CMD", help=about)
-    arguments = parser.parse_args()
+    args = parser.parse_args()
     # The commands that are run find the environment's programs.
     scripts = str(Path(sys.executable).parent)
     os.environ["PATH"] = f"{scripts}{os.pathsep}{os.environ['PATH']}"
     with exit_on_input_error():
-        if arguments.command == "workers":
-            workers.run_workers(arguments.number, arguments.chief)
-        elif arguments.command in ("predict", "demo"):
-            run_model(arguments)
+        if args.command == "workers":
+            workers.run_workers(args.number, args.chief)
+        elif args.command in ("predict", "demo"):
+            run_model(args)
         else:
-            run_report(arguments)
+            run_report(args)
 
 
-def run_model(arguments: argparse.Namespace) -> None:
+def run_model(args: argparse.Namespace) -> None:
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # Imports less.
     # TensorFlow's C++ core prints while it loads, whatever its settings.
     stderr = os.dup(2)
@@ -91,31 +91,29 @@ def run_model(arguments: argparse.Namespace) -> None:
     try:
         from core_mlp.serving import demo, predict
 
-        model = predict.load_model(arguments.model)
+        model = predict.load_model(args.model)
     finally:
         os.dup2(stderr, 2)
-    run = demo.serve if arguments.command == "demo" else predict.predict_files
-    run(model, arguments)
+    run = demo.serve if args.command == "demo" else predict.predict_files
+    run(model, args)
 
 
-def run_report(arguments: argparse.Namespace) -> None:
+def run_report(args: argparse.Namespace) -> None:
     from core_mlp.reporting import recipes, report, same, seeds, sharing, sweep
 
-    match arguments.command:
-        case "report" if arguments.experiments:
+    match args.command:
+        case "report" if args.experiments:
             sweep.write_sweep()
         case "report" | "gate":
-            with_gate = arguments.command == "gate"
-            report.write_report(arguments.base, arguments.head, with_gate=with_gate)
+            report.write_report(args.base, args.head, with_gate=args.command == "gate")
         case "same":
-            same.compare_outputs(arguments.base)
+            same.compare_outputs(args.base)
         case "recipe":
-            name, queue, number = arguments.name, arguments.queue, arguments.seeds
-            recipes.run_recipe(name, queue=queue, num_seeds=number)
+            recipes.run_recipe(args.name, queue=args.queue, num_seeds=args.seeds)
         case "push":
-            sharing.push_runs(arguments.remote)
+            sharing.push_runs(args.remote)
         case "seeds":
-            seeds.run_seeds(arguments.number, replace=arguments.replace)
+            seeds.run_seeds(args.number, replace=args.replace)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from core_mlp.pipeline.metadata import SplitInfo
+from core_mlp.pipeline.metadata import NetworkInfo, SplitInfo
 from core_mlp.pipeline.stage import InputError
 
 INFO = SplitInfo(
@@ -58,3 +58,18 @@ def test_the_files_of_a_split_are_verified(tmp_path):
     (tmp_path / "images").write_bytes(b"124")
     with pytest.raises(InputError, match=f"^{tmp_path}/images: corrupt: its SHA-256"):
         SplitInfo.read_split(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "shape", "side"),
+    [
+        ("mnist", (28, 28, 1), 20),
+        ("mnist", (28, 28, 3), None),
+        ("mnist", (14, 14, 1), None),
+        ("pets", (28, 28, 1), None),
+    ],
+)
+def test_only_images_as_mnist_has_them_are_drawings(dataset, shape, side):
+    info = INFO.model_copy(update={"dataset": dataset, "image_shape": shape})
+
+    assert NetworkInfo.of(info, [5], (0.0, 1.0)).drawing_side == side

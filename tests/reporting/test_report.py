@@ -16,7 +16,7 @@ from scipy import stats
 from core_mlp.evaluation import plots
 from core_mlp.evaluation.metrics import ClassAccuracy
 from core_mlp.pipeline.stage import InputError
-from core_mlp.reporting import gate, model_card
+from core_mlp.reporting import gate, model_card, sweep
 from core_mlp.reporting.report import (
     describe_verdict,
     metric_rows,
@@ -709,7 +709,64 @@ def test_results_of_more_seeds_are_not_replaced_by_fewer(clone):
         "those of 5, add --replace\n"
     )
     assert path.read_bytes() == before
+    path.write_text("{}")
+    result = try_to_run("core-mlp", "seeds", "5", cwd=clone)
+    assert result.returncode == 1
+    assert result.stdout.startswith("error: metrics/seeds.json: corrupt: identity: ")
     discard_changes(clone)
+
+
+def test_experiments_are_ranked_by_validation(clone):
+    run("git", "checkout", "--quiet", "-B", "resized", "main", cwd=clone)
+    text = (clone / "params.yaml").read_text()
+    resized = text.replace("image_size:\n", "image_size: [8, 8]\n")
+    (clone / "params.yaml").write_text(resized)
+    text = (clone / "dvc.lock").read_text()
+    assert "image_size:\n" in text
+    resized = text.replace("image_size:\n", "image_size: [8, 8]\n")
+    (clone / "dvc.lock").write_text(resized)
+    for path, key, value in (
+        ("metrics/train.json", "validation_accuracy", 0.9987),
+        ("metrics/evaluate.json", "test_accuracy", 0.1234),
+    ):
+        metrics = json.loads((clone / path).read_text()) | {key: value}
+        (clone / path).write_text(json.dumps(metrics))
+    commit_all(clone, "Resized")
+    run("git", "checkout", "--quiet", "main", cwd=clone)
+    main = run("git", "rev-parse", "main", cwd=clone).strip()
+    for name in ("longer", "resized"):
+        ref = f"refs/exps/{main[:2]}/{main[2:]}/{name}-run"
+        run("git", "update-ref", ref, name, cwd=clone)
+
+    result = report(clone, "--experiments")
+
+    assert result.returncode == 0, result.stdout
+    assert "\nBest by validation: resized-run\nThe best of 3 settings" in result.stdout
+    text = (clone / "report.md").read_text()
+    rows = re.findall(r"(?m)^\| (\S+) \| (.*) \| (\d) \| ([\d.]+) \| ([\d.]+) \|", text)
+    assert [row[0] for row in rows] == ["resized-run", "longer-run", "HEAD"]
+    assert rows[0][3:] == ("0.9987", "0.1234")
+    validation = [float(row[3]) for row in rows]
+    assert validation == sorted(validation, reverse=True)
+    # A picture for each parameter that varies, even where it is null in one run.
+    assert (clone / "report.html").read_text().count("data:image/png") == 2
+    discard_changes(clone)
+
+
+def test_the_best_of_several_is_too_high_by_chance(good_run):
+    rng = np.random.default_rng(0)
+    runs = [
+        {"seed": seed, "metrics": {"validation_accuracy": accuracy}}
+        for seed, accuracy in enumerate(rng.normal(0.98, 0.002, 20))
+    ]
+    seeded = good_run._replace(seeds=Seeds(identity=good_run.identity, runs=runs))
+    sd = np.std([row["metrics"]["validation_accuracy"] for row in runs], ddof=1)
+
+    text = sweep.describe_selection([[good_run]] * 7 + [[seeded]])
+
+    expected = 100 * sd * rng.normal(size=[100_000, 8]).max(axis=1).mean()
+    bias = float(re.search(r"would be ([\d.]+) points too high", text)[1])
+    assert bias == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.slow

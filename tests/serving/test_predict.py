@@ -215,6 +215,7 @@ def test_the_border_is_that_of_the_training_images(digits_dir):
 def test_a_folder_and_what_cannot_be_read(ask, tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "in/deep").mkdir(parents=True)
+    (tmp_path / "in/folder.png").mkdir()
     for name in ("in/b.png", "in/a.jpg", "in/deep/c.PNG"):
         save(tmp_path / name, rng.integers(0, 256, [8, 6]))
     (tmp_path / "in/notes.txt").write_text("no image")

@@ -307,7 +307,13 @@ def test_slurm_tells_the_workers(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "config", ["nonsense", "[1]", '{"cluster": {"worker": [1, 2]}}']
+    "config",
+    [
+        "nonsense",
+        "[1]",
+        '{"cluster": {"worker": [1, 2]}}',
+        '{"cluster": {"worker": ["a:70000", "b:1"]}, "task": {"type": "", "index": 0}}',
+    ],
 )
 def test_a_tf_config_that_is_not_valid_is_refused(monkeypatch, config):
     monkeypatch.setenv("TF_CONFIG", config)

@@ -47,12 +47,9 @@ def draw_examples(
 def draw_mistakes(
     path: Path, images: np.ndarray, mistakes: Sequence[tuple[int, str, str, float]]
 ) -> None:
-    """Draws the misclassified images with the highest confidence.
+    """Draws the misclassified of `[N, H, W, C]` images with the highest confidence.
 
-    Args:
-      path: The PNG to write.
-      images: `[N, H, W, C]` uint8.
-      mistakes: Index, label, predicted class and confidence of each.
+    A mistake is index, label, predicted class and confidence.
     """
     shown = sorted(mistakes, key=lambda mistake: -mistake[3])[:NUM_MISTAKES]
     titles = [
@@ -80,10 +77,9 @@ def write_sprite(path: Path, images: np.ndarray) -> None:
     sprite[:count] = images
     sprite = sprite.reshape(rows, SPRITE_COLUMNS, height, width, channels)
     sprite = sprite.swapaxes(1, 2).reshape(rows * height, -1, channels)
+    picture = Image.fromarray(sprite.squeeze(axis=2) if channels == 1 else sprite)
     with atomic_output(path) as partial:
-        Image.fromarray(sprite.squeeze(axis=2) if channels == 1 else sprite).save(
-            partial, optimize=True
-        )
+        picture.save(partial, optimize=True)
 
 
 def save_figure(path: Path, figure: Figure) -> None:

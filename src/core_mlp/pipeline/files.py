@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
-from core_mlp.pipeline.stage import InputError
+from core_mlp.pipeline.stage import InputError, first_line
 
 # Decimals of every number written: beyond what any of our test sets can resolve.
 DECIMALS = 6
@@ -45,8 +45,7 @@ def atomic_output(path: Path, *write_errors: type[Exception]) -> Iterator[Path]:
             path.rename(scratch / "replaced")
         (scratch / path.name).rename(path)
     except write_errors as error:
-        problem = str(error).strip().splitlines()[0]
-        raise InputError(f"{path}: cannot be written: {problem}") from error
+        raise InputError(f"{path}: cannot be written: {first_line(error)}") from error
     except OSError as error:
         # A failed write has no file name, or that of the scratch folder.
         if error.errno and str(error.filename or scratch).startswith(str(scratch)):

@@ -14,8 +14,8 @@ Size = Annotated[int, Field(ge=1, le=65_536)]
 Range = tuple[float, float]
 ImageShape = tuple[Size, Size, Size]
 ClassNames = Annotated[tuple[str, ...], Field(min_length=2)]
-# Datasets of drawings: the side of the square into which they were fitted, in pixels.
-DRAWING_SIDES = {"mnist": 20}
+# Drawings, by dataset and shape: side in pixels of the square that they were fitted to.
+DRAWING_SIDES = {("mnist", (28, 28, 1)): 20}
 
 
 class Metadata(BaseModel):
@@ -92,7 +92,7 @@ class NetworkInfo(Metadata):
     def of(cls, info: SplitInfo, hidden_sizes: Sequence[int], border: Range) -> Self:
         """Describes the network for images of a split, with their border's range."""
         facts = info.model_dump(include={"image_shape", "class_names"})
-        side = DRAWING_SIDES.get(info.dataset)
+        side = DRAWING_SIDES.get((info.dataset, info.image_shape))
         return cls(**facts, hidden_sizes=hidden_sizes, border=border, drawing_side=side)
 
 

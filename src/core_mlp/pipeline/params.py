@@ -120,9 +120,7 @@ def load_params(stage_params: type[Stage], path: Path = PATH) -> Stage:
     except ValidationError as error:
         problems = "; ".join(_describe(details) for details in error.errors()[:3])
         raise InputError(f"{path}: {problems}") from error
-    return stage_params(
-        **{name: getattr(params, name) for name in stage_params.model_fields}
-    )
+    return stage_params(**params.model_dump(include=set(stage_params.model_fields)))
 
 
 def _describe(details: dict) -> str:

@@ -17,6 +17,15 @@ class InputError(Exception):
     """
 
 
+def first_line(error: Exception) -> str:
+    r"""Returns the first line of an error's message, or its type if there is none.
+
+    >>> first_line(ValueError("No.\nNever.")), first_line(ValueError())
+    ('No.', 'ValueError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def run_stage(main: Callable[[], None]) -> None:
     """Runs a stage as a process that ends when DVC does.
 

@@ -59,11 +59,8 @@ def draw_confusion(
         cbar_kws={"label": "rate within the actual class", "shrink": 0.8},
         ax=axes,
     )
-    axes.set(
-        title="Confusion on the test split, rows sum to 1",
-        xlabel="predicted",
-        ylabel="actual",
-    )
+    axes.set_title("Confusion on the test split, rows sum to 1")
+    axes.set(xlabel="predicted", ylabel="actual")
     axes.tick_params(axis="y", rotation=0)
     if max(map(len, class_names)) > 3:
         axes.tick_params(axis="x", rotation=90)

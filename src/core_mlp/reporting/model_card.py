@@ -5,7 +5,7 @@ from pathlib import Path
 from core_mlp.evaluation.metrics import CALIBRATION_BINS, CalibrationBin, proportion
 from core_mlp.pipeline.files import write_text
 from core_mlp.reporting import figures
-from core_mlp.reporting.document import format_confidence, render
+from core_mlp.reporting.document import render
 from core_mlp.reporting.runs import Run
 from core_mlp.reporting.significance import summarize
 
@@ -25,32 +25,18 @@ def render_card(run: Run) -> str:
     """Returns the model card of a run."""
     mistakes = sorted(run.mistakes.values(), key=lambda m: -m.confidence)
     accuracies = [result.metrics["test_accuracy"] for result in run.results]
-    several = len(accuracies) > 1
     return render(
         "model_card.md",
         run=run,
-        seeds=accuracies if several else [],
-        mean_interval=summarize(accuracies)[2:] if several else None,
+        seeds=summarize(accuracies) if len(accuracies) > 1 else None,
         calibration=summarize_calibration(run.calibration),
-        classes=[
-            [
-                row.label,
-                f"{row.count:,}",
-                f"{row.accuracy:.4f}",
-                f"{row.low:.4f} to {row.high:.4f}",
-                _most_confused(run, row.label),
-            ]
-            for row in run.classes
-        ],
+        most_confused=most_confused,
         num_confident=sum(mistake.confidence > 0.99 for mistake in mistakes),
-        mistakes=[
-            [m.index, m.label, m.predicted, format_confidence(m.confidence)]
-            for m in mistakes[:NUM_MISTAKES]
-        ],
+        mistakes=mistakes[:NUM_MISTAKES],
     )
 
 
-def _most_confused(run: Run, name: str) -> str:
+def most_confused(run: Run, name: str) -> str:
     """Returns the two classes that a class is most often confused with."""
     wrong = {
         predicted: count
@@ -68,17 +54,14 @@ def summarize_calibration(calibration: list[CalibrationBin]) -> dict | None:
     if not number:
         return None
     confidence = sum(b.confidence * b.count for b in bins) / number
-    accuracy = sum(b.accuracy * b.count for b in bins) / number
-    _, low, high = proportion(round(accuracy * number), number)
+    accuracy = proportion(round(sum(b.accuracy * b.count for b in bins)), number)
     kind = "calibrated, as far as this shows"
-    if not low <= confidence <= high:
-        kind = "overconfident" if confidence > accuracy else "underconfident"
+    if not accuracy.low <= confidence <= accuracy.high:
+        kind = "overconfident" if confidence > accuracy.value else "underconfident"
     return {
         "kind": kind,
         "edge": 1 - 1 / CALIBRATION_BINS,
         "number": number,
         "confidence": confidence,
         "accuracy": accuracy,
-        "low": low,
-        "high": high,
     }

@@ -14,15 +14,7 @@ from core_mlp.evaluation.metrics import CONFIDENCE_LEVEL
 from core_mlp.evaluation.plots import MAX_SPRITE_IMAGES, SPRITE_COLUMNS
 from core_mlp.pipeline.files import write_text
 from core_mlp.pipeline.stage import InputError
-from core_mlp.reporting import gate, model_card
-from core_mlp.reporting.document import (
-    format_confidence,
-    format_over_seeds,
-    format_p,
-    picture,
-    render,
-    to_html,
-)
+from core_mlp.reporting import document, gate, model_card
 from core_mlp.reporting.runs import Comparison, Run, compare, read_run
 from core_mlp.reporting.significance import adjust_p_values
 
@@ -32,12 +24,7 @@ MAX_IMAGES = 20
 MAX_CONFUSIONS = 10
 INVESTIGATE_EXIT_CODE = 3
 # Whether a metric improves by growing, by the last part of its name.
-IMPROVES_UPWARDS = {
-    "accuracy": True,
-    "loss": False,
-    "error": False,
-    "differences": False,
-}
+IMPROVES_UPWARDS = {"accuracy": True, "loss": False, "error": False}
 
 
 def write_report(base: str, head: str | None, *, with_gate: bool = False) -> None:
@@ -58,12 +45,10 @@ def write_report(base: str, head: str | None, *, with_gate: bool = False) -> Non
     comparison = compare(old, new)
     verdict = describe_verdict(old, new, comparison, rules.max_accuracy_loss)
     results = gate.check(rules, new, comparison) if with_gate else []
-    markdown, page = (
-        render_report(old, new, comparison, verdict, results, edits, pictures=pictures)
-        for pictures in (False, True)
-    )
-    write_text(MARKDOWN, markdown)
-    write_text(HTML, to_html(verdict[0], page))
+    content = old, new, comparison, verdict, results, edits
+    write_text(MARKDOWN, render_report(*content))
+    page = render_report(*content, pictures=True)
+    write_text(HTML, document.to_html(verdict[0], page))
     print(f"Wrote {MARKDOWN} and {HTML}")
     if head is None:
         model_card.write(new)
@@ -73,11 +58,9 @@ def write_report(base: str, head: str | None, *, with_gate: bool = False) -> Non
         print(f"{outcome}: {rule}: {reason}")
     if results and edits:
         print(f"{edits}.")
-    outcomes = {result.outcome for result in results}
-    if "fail" in outcomes:
-        failed = ", ".join(r.rule for r in results if r.outcome == "fail")
-        raise InputError(f"the gate failed: {failed}; see {MARKDOWN}")
-    if "investigate" in outcomes:
+    if failed := [r.rule for r in results if r.outcome == "fail"]:
+        raise InputError(f"the gate failed: {', '.join(failed)}; see {MARKDOWN}")
+    if any(r.outcome == "investigate" for r in results):
         sys.exit(INVESTIGATE_EXIT_CODE)
 
 
@@ -85,26 +68,16 @@ def describe_verdict(
     base: Run, head: Run, comparison: Comparison, margin: float
 ) -> list[str]:
     """Returns the verdict about the settings: a title, then paragraphs."""
-    values = {"verdict": comparison.status, "difference": None}
-    if difference := comparison.metrics.get("test_accuracy"):
-        low, high = difference.interval()
-        values = {
-            "verdict": difference.verdict(margin),
-            "difference": difference,
-            "low": low,
-            "high": high,
-            "num_seeds": difference.seeds_to_decide(margin),
-        }
-    text = render(
+    difference = comparison.metrics.get("test_accuracy")
+    text = document.render(
         "verdict.txt",
         base=base,
         head=head,
         comparison=comparison,
         margin=margin,
         sizes=[len(run.results) for run in (base, head)],
-        fixed=len(comparison.fixed),
-        broken=len(comparison.broken),
-        **values,
+        difference=difference,
+        verdict=difference.verdict(margin) if difference else comparison.status,
     )
     return text.splitlines()
 
@@ -135,7 +108,7 @@ def render_report(
                 )
             ],
         }
-    return render(
+    return document.render(
         "report.md",
         base=base,
         head=head,
@@ -163,7 +136,7 @@ def metric_rows(base: Run, head: Run, comparison: Comparison) -> Iterator[list[s
         if None not in sides and comparison.status != "cannot be compared":
             value = float(np.mean(sides[1]) - np.mean(sides[0]))
             change = _format_change(key, value, is_known)
-        yield [key, *map(format_over_seeds, sides), change, interval]
+        yield [key, *map(document.format_over_seeds, sides), change, interval]
 
 
 def param_rows(base: Run, head: Run) -> list[list[str]]:
@@ -185,14 +158,9 @@ def class_rows(base: Run, head: Run, comparison: Comparison) -> Iterator[list[st
         is_known = adjusted[name] < 1 - CONFIDENCE_LEVEL
         value = comparison.classes[name].value
         change = _format_change("accuracy", value, is_known)
-        p_value = format_p(adjusted[name]).removeprefix("= ")
-        yield [
-            name,
-            f"{counts[name]:,}",
-            *map(format_over_seeds, sides),
-            change,
-            p_value,
-        ]
+        p = document.format_p(adjusted[name]).removeprefix("= ")
+        means = map(document.format_over_seeds, sides)
+        yield [name, f"{counts[name]:,}", *means, change, p]
 
 
 def confusion_rows(base: Run, head: Run, comparison: Comparison) -> list[list[str]]:
@@ -222,7 +190,7 @@ def image_rows(
             (thumbnail(run, m.index) if pictures else "") + str(m.index),
             m.label,
             *((m.label, m.predicted) if kind == "broken" else (m.predicted, m.label)),
-            format_confidence(m.confidence),
+            document.format_confidence(m.confidence),
         ]
         for m in sorted(mistakes, key=lambda m: -m.confidence)[:MAX_IMAGES]
     ]
@@ -240,7 +208,7 @@ def thumbnail(run: Run, index: int) -> str:
     left, top = width * (number % SPRITE_COLUMNS), height * (number // SPRITE_COLUMNS)
     file = io.BytesIO()
     sprite.crop((left, top, left + width, top + height)).save(file, "png")
-    return picture(file.getvalue())
+    return document.picture(file.getvalue())
 
 
 def _format_change(metric: str, change: float, is_known: bool) -> str:

@@ -18,16 +18,12 @@ from core_mlp.pipeline.metadata import first_problem
 from core_mlp.pipeline.stage import InputError
 from core_mlp.reporting.significance import Difference, difference_of_means
 
+SEED_METRICS = (
+    *("validation_accuracy", "test_accuracy"),
+    *("test_loss", "test_calibration_error"),
+)
 # Metrics that report, gate and model card need.
-METRICS = {
-    "train_epochs",
-    "validation_accuracy",
-    "test_accuracy",
-    "test_accuracy_low",
-    "test_accuracy_high",
-    "test_loss",
-    "test_calibration_error",
-}
+METRICS = {"train_epochs", "test_accuracy_low", "test_accuracy_high", *SEED_METRICS}
 METRICS_ADAPTER = TypeAdapter(dict[str, float])
 
 
@@ -280,14 +276,12 @@ def resolve(revision: str) -> str:
     Raises:
       InputError: If there is none, or several experiments have the name.
     """
-    commit = git(
-        "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
-    )
+    name = f"{revision}^{{commit}}"
+    found = git("rev-parse", "--verify", "--quiet", "--end-of-options", name)
     # DVC keeps an experiment as refs/exps/BA/SELINE/NAME.
     experiments = f"refs/exps/*/*/{revision}"
-    commits = (
-        commit or git("for-each-ref", "--format=%(objectname)", experiments) or b""
-    ).split()
+    found = found or git("for-each-ref", "--format=%(objectname)", experiments) or b""
+    commits = found.split()
     if not commits:
         raise InputError(f"{revision}: no such revision or experiment")
     if len(commits) > 1:

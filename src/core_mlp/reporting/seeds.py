@@ -10,20 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from core_mlp.pipeline.files import write_json
+from core_mlp.pipeline.metadata import first_problem
 from core_mlp.pipeline.stage import InputError
 from core_mlp.reporting import significance
-from core_mlp.reporting.runs import Seeds, read_run
+from core_mlp.reporting.runs import SEED_METRICS, Seeds, read_run
 
 PATH = Path("metrics/seeds.json")
 # With two or three against 20, Welch's test is wrong too often; see docs/noise.md.
 MIN_SEEDS = 5
-METRICS = (
-    *("validation_accuracy", "test_accuracy"),
-    *("test_loss", "test_calibration_error"),
-)
 
 
 def run_seeds(
@@ -36,13 +34,8 @@ def run_seeds(
     """Runs the seeds 1 to `number`, and writes their results.
 
     The file has mean, standard deviation and 95 % t interval of each metric, and the
-    result of each seed.
-
-    Args:
-      number: Number of seeds.
-      path: The JSON file to write.
-      settings: Arguments of `dvc exp run`, for other parameters than params.yaml has.
-      replace: Whether results of more seeds may be replaced.
+    result of each seed. Other parameters than params.yaml has are in `settings`,
+    arguments of `dvc exp run`. Results of more seeds are only replaced if `replace`.
 
     Raises:
       InputError: If there are too few seeds, or an experiment fails.
@@ -53,7 +46,11 @@ def run_seeds(
             "reliable spread"
         )
     if path.exists() and not replace:
-        existing = len(Seeds.model_validate_json(path.read_bytes()).runs)
+        try:
+            existing = len(Seeds.model_validate_json(path.read_bytes()).runs)
+        except ValidationError as error:
+            problem = f"{first_problem(error)}; --replace overwrites it"
+            raise InputError(f"{path}: corrupt: {problem}") from error
         if existing > number:
             raise InputError(
                 f"{path} has the results of {existing} seeds: to replace them by those "
@@ -76,10 +73,10 @@ def run_seeds(
     # Not those in the metrics/seeds.json that an experiment starts with.
     results = [run.own_result for run in runs]
     for result in results:
-        result.metrics = {name: result.metrics[name] for name in METRICS}
+        result.metrics = {name: result.metrics[name] for name in SEED_METRICS}
     summaries = {
         name: significance.summarize([result.metrics[name] for result in results])
-        for name in METRICS
+        for name in SEED_METRICS
     }
     content = {
         "identity": runs[0].identity,
@@ -88,8 +85,5 @@ def run_seeds(
     }
     write_json(path, content)
     print(f"Wrote {path}: {number} seeds, mean ± sd (95 % t interval of the mean)")
-    for name, summary in summaries.items():
-        print(
-            f"  {name}: {summary.mean:.4f} ± {summary.sd:.4f} "
-            f"({summary.low:.4f} to {summary.high:.4f})"
-        )
+    for name, s in summaries.items():
+        print(f"  {name}: {s.mean:.4f} ± {s.sd:.4f} ({s.low:.4f} to {s.high:.4f})")

@@ -46,8 +46,7 @@ class Difference(NamedTuple):
         """Returns the ends of the 95 % t interval."""
         if not self.error:
             return -math.inf, math.inf
-        half_width = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, self.df) * self.error
-        return self.value - half_width, self.value + half_width
+        return stats.t.interval(CONFIDENCE_LEVEL, self.df, self.value, self.error)
 
     @property
     def p_value(self) -> float:
@@ -101,21 +100,16 @@ def summarize(values: Sequence[float]) -> Summary:
     return Summary(mean, sd, mean - half_width, mean + half_width)
 
 
-def difference_of_means(
-    old: Sequence[float], new: Sequence[float]
-) -> Difference | None:
-    """Compares a metric over seeds, by Welch's t test.
+def difference_of_means(old: Sequence[float], new: Sequence[float]) -> Difference:
+    """Compares a metric over seeds, by Welch's t test; one side needs two or more.
 
     If one side has only one seed, the standard deviation of the other stands for both.
-    If both have only one, nothing is known about the noise, and the result is None.
 
     References:
       Welch, 1947: The generalization of Student's problem when several different
       population variances are involved.
     """
     known = [np.var(values, ddof=1) for values in (old, new) if len(values) > 1]
-    if not known:
-        return None
     variances = known * 2 if len(known) == 1 else known
     parts = [v / len(values) for v, values in zip(variances, (old, new), strict=True)]
     df = max(len(old), len(new)) - 1

@@ -13,7 +13,7 @@ from core_mlp.pipeline.files import write_text
 from core_mlp.pipeline.stage import InputError
 from core_mlp.reporting.document import picture, render, to_html
 from core_mlp.reporting.report import HTML, MARKDOWN
-from core_mlp.reporting.runs import Run, git, read_run
+from core_mlp.reporting.runs import Run, git, read_run, resolve
 
 ACCURACIES = ("validation_accuracy", "test_accuracy")
 
@@ -24,7 +24,7 @@ def write_sweep() -> None:
     Raises:
       InputError: If there are no experiments, or one cannot be read.
     """
-    commit = git("rev-parse", "HEAD").decode().strip()
+    commit = resolve("HEAD")
     pattern = f"refs/exps/{commit[:2]}/{commit[2:]}"
     refs = git("for-each-ref", "--format=%(refname)", pattern).decode().split()
     if not refs:
@@ -48,16 +48,11 @@ def write_sweep() -> None:
         ]
         for group in ranked
     ]
-    text = _describe_selection(ranked).splitlines()
-    markdown, page = (
-        render("sweep.md", text=text, swept=swept, rows=rows, pictures=pictures)
-        for pictures in (
-            [],
-            [(key, picture(draw_parameter(ranked, key))) for key in swept],
-        )
-    )
-    write_text(MARKDOWN, markdown)
-    write_text(HTML, to_html(text[0], page))
+    text = describe_selection(ranked).splitlines()
+    values = {"text": text, "swept": swept, "rows": rows}
+    pictures = [(key, picture(draw_parameter(ranked, key))) for key in swept]
+    write_text(MARKDOWN, render("sweep.md", pictures=[], **values))
+    write_text(HTML, to_html(text[0], render("sweep.md", pictures=pictures, **values)))
     print(f"Wrote {MARKDOWN} and {HTML}", *text, sep="\n")
 
 
@@ -65,30 +60,25 @@ def _mean(group: list[Run], metric: str) -> float:
     return statistics.fmean(run.metrics[metric] for run in group)
 
 
-def _describe_selection(ranked: list[list[Run]]) -> str:
+def describe_selection(ranked: list[list[Run]]) -> str:
     """Returns by how much choosing the best overstates its validation accuracy."""
-    number = len(ranked)
-    seeded = [run for group in ranked for run in group if len(run.results) > 1]
-    seeds, sd, bias = None, 0.0, 0.0
-    if seeded:
-        seeds = seeded[0]
+    number, sd, bias = len(ranked), 0.0, 0.0
+    runs = chain.from_iterable(ranked)
+    if seeds := next((run for run in runs if len(run.results) > 1), None):
         sd = statistics.stdev(r.metrics[ACCURACIES[0]] for r in seeds.results)
         # Blom's approximation of the expected maximum of standard normal variables.
         bias = stats.norm.ppf((number - 0.375) / (number + 0.25)) * sd
-    return render(
-        "sweep.txt",
-        best=ranked[0][0],
-        num_settings=number,
-        seeds=seeds,
-        sd=sd,
-        bias=bias,
-    )
+    return render("sweep.txt", ranked=ranked, seeds=seeds, sd=sd, bias=bias)
 
 
 @fixed_style
 def draw_parameter(ranked: list[list[Run]], key: str) -> bytes:
     """Draws validation and test accuracy of each run by one parameter, as PNG."""
-    runs = sorted(chain.from_iterable(ranked), key=lambda run: run.params[key])
+
+    def by_value(run: Run) -> tuple:
+        return run.params[key] is not None, run.params[key]
+
+    runs = sorted(chain.from_iterable(ranked), key=by_value)
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.subplots()
     for metric, marker in zip(ACCURACIES, ("o", "x"), strict=True):

@@ -57,8 +57,7 @@ def prepare(file: Path, network: NetworkInfo, invert: str) -> tuple[np.ndarray, 
         image = fit_drawing(image, size, network.drawing_side)
         if image is None:
             raise InputError(f"{str(file)!r}: nothing is drawn on it")
-    pixels = np.asarray(resize_image(image, size))
-    return pixels.reshape(network.image_shape), is_inverted
+    return np.atleast_3d(resize_image(image, size)), is_inverted
 
 
 def fit_drawing(image: Image.Image, size: Sequence[int], side: int):
@@ -115,7 +114,7 @@ def predict_files(model: Model, options: Namespace) -> None:
     files, rows, images = [], [], []
     for path in options.paths:
         below = sorted(f for f in path.rglob("*") if f.suffix.lower() in readable)
-        files += below or [path]
+        files += [file for file in below if file.is_file()] or [path]
     for file in files:
         try:
             image, is_inverted = prepare(file, model[1], options.invert)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from core_mlp.data.images import normalize_images
 from core_mlp.pipeline.files import atomic_output
 from core_mlp.pipeline.metadata import NetworkInfo
-from core_mlp.pipeline.stage import InputError
+from core_mlp.pipeline.stage import InputError, first_line
 
 BATCH_SIZE = 1000
 # TensorFlow's place for files that are no part of the graph.
@@ -69,8 +69,7 @@ def load_classifier(folder: Path) -> Callable[..., dict[str, tf.Tensor]]:
         return tf.saved_model.load(str(folder)).signatures["serving_default"]
     # A corrupt graph makes TensorFlow raise almost anything.
     except Exception as error:
-        problem = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{folder}: cannot be loaded: {problem}") from error
+        raise InputError(f"{folder}: cannot be loaded: {first_line(error)}") from error
 
 
 def predict(

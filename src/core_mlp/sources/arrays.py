@@ -31,36 +31,27 @@ def describe_split(
         raise InputError(f"dataset = {dataset}: {first_problem(error)}") from error
 
 
-def write_arrays(folder: Path, info: SplitInfo, batches: Batches) -> SplitInfo:
-    """Writes images.npy, labels.npy and info.json, batch by batch.
-
-    Returns:
-      The metadata with the digests of both files.
-    """
+def write_arrays(folder: Path, info: SplitInfo, batches: Batches) -> None:
+    """Writes images.npy, labels.npy and info.json, batch by batch."""
     folder.mkdir()
+    shape = (info.num_examples, *info.image_shape)
     with (
-        _open_array(
-            folder / "images.npy", np.uint8, (info.num_examples, *info.image_shape)
-        ) as images,
-        _open_array(folder / "labels.npy", np.int64, (info.num_examples,)) as labels,
-        tqdm(
-            total=info.num_examples, desc=folder.name, unit="image", disable=None
-        ) as bar,
+        _open_array(folder / "images.npy", np.uint8, shape) as images,
+        _open_array(folder / "labels.npy", np.int64, shape[:1]) as labels,
+        tqdm(total=shape[0], desc=folder.name, unit="image", disable=None) as bar,
     ):
         for image_batch, label_batch in batches:
             images.write(image_batch.tobytes())
             labels.write(label_batch.tobytes())
             bar.update(len(label_batch))
-    return info.write_split(folder)
+    info.write_split(folder)
 
 
 def read_arrays(folder: Path) -> tuple[SplitInfo, np.ndarray, np.ndarray]:
     """Reads a split's metadata, images and labels; the arrays are memory-mapped."""
     info = SplitInfo.read_split(folder)
-    images, labels = (
-        np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "labels")
-    )
-    return info, images, labels
+    paths = folder / "images.npy", folder / "labels.npy"
+    return info, *(np.load(path, mmap_mode="r") for path in paths)
 
 
 def _open_array(path: Path, dtype: type, shape: tuple[int, ...]) -> BinaryIO:

@@ -136,9 +136,7 @@ def _read(
         image = read_image(path, channels)
     except InputError as error:
         return str(error)
-    image = resize_image(image, image_size) if image_size else image
-    pixels = np.frombuffer(image.tobytes(), np.uint8)
-    return pixels.reshape(image.height, image.width, -1)
+    return np.atleast_3d(resize_image(image, image_size) if image_size else image)
 
 
 def _start_worker(parent: int) -> None:

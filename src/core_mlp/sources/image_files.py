@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from core_mlp.pipeline.stage import InputError
+from core_mlp.pipeline.stage import InputError, first_line
 
 GRAY_MODES = {"1", "L", "LA", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 
@@ -41,8 +41,7 @@ def read_image(file: Path | str | BinaryIO, channels: int | None = None) -> Imag
     # Pillow's decoders raise whatever a corrupt file makes them raise.
     except Exception as error:
         where = f"{str(file)!r}: " if isinstance(file, Path | str) else ""
-        problem = getattr(error, "strerror", None) or str(error)
-        problem = (problem.splitlines() or [type(error).__name__])[0]
+        problem = getattr(error, "strerror", None) or first_line(error)
         raise InputError(f"{where}not a readable image: {problem}") from error
 
 

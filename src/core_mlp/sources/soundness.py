@@ -61,9 +61,7 @@ def find_problems(
 ) -> list[tuple[str, str, int]]:
     """Counts exact duplicates, constant images and missing classes.
 
-    Args:
-      splits: From `examine`, by split.
-      class_names: Name of each class.
+    `splits` has the result of `examine` by split.
 
     Returns:
       Split, problem, and number of images (or classes) with it, which may be 0.
@@ -77,9 +75,8 @@ def find_problems(
         counts = {"repeated": len(hashes) - len(np.unique(hashes))}
         for other in names:
             if other != split:
-                counts[f"also in {other}"] = np.isin(
-                    hashes, splits[other]["hash"]
-                ).sum()
+                is_shared = np.isin(hashes, splits[other]["hash"])
+                counts[f"also in {other}"] = is_shared.sum()
         counts["with two labels"] = np.isin(hashes, conflicts).sum()
         counts["of one color"] = splits[split]["is_constant"].sum()
         counts["missing classes"] = len(class_names) - len(np.unique(labels))

@@ -24,6 +24,7 @@ from core_mlp.sources.image_files import convert_image, resize_image
 
 READ_BATCH_SIZE = 1024
 NUM_PARALLEL_DECODES = 16
+Builder = tfds.core.DatasetBuilder
 Shape = tuple[int, int, int]
 
 
@@ -32,7 +33,7 @@ def find_dataset(
     source_dir: Path,
     image_size: Sequence[int] | None = None,
     channels: int | None = None,
-) -> tuple[tfds.core.DatasetBuilder, Path, Shape]:
+) -> tuple[Builder, Path, Shape]:
     """Finds a dataset by its name.
 
     TFDS looks up a prepared dataset by its name alone. Here its folder also depends on
@@ -72,9 +73,7 @@ def find_dataset(
 
 
 @contextmanager
-def prepared_dataset(
-    builder: tfds.core.DatasetBuilder, archives: Path
-) -> Iterator[None]:
+def prepared_dataset(builder: Builder, archives: Path) -> Iterator[None]:
     """Prepares a dataset in the builder's folder, unless it is already there.
 
     Until the block ends, no other run of fetch prepares the dataset again. An original
@@ -136,7 +135,7 @@ def prepared_dataset(
 
 
 def read_splits(
-    builder: tfds.core.DatasetBuilder, shape: Shape
+    builder: Builder, shape: Shape
 ) -> Iterator[tuple[str, SplitInfo, Batches]]:
     """Yields train, and test if there is one, with their metadata and batches.
 
@@ -153,9 +152,7 @@ def read_splits(
         yield split, split_info, _read_batches(builder, split, shape)
 
 
-def _read_batches(
-    builder: tfds.core.DatasetBuilder, split: str, shape: Shape
-) -> Batches:
+def _read_batches(builder: Builder, split: str, shape: Shape) -> Batches:
     """Reads a split in TFDS's fixed order; converts and resizes to another shape."""
     import tensorflow as tf
 
@@ -170,15 +167,12 @@ def _read_batches(
     # Images of different sizes cannot be in one batch.
     is_fixed = None not in builder.info.features["image"].shape
     batch_size = READ_BATCH_SIZE if is_fixed else 1
-    dataset = builder.as_dataset(
-        split=split, batch_size=batch_size, read_config=read_config
-    )
+    dataset = builder.as_dataset(split, batch_size=batch_size, read_config=read_config)
     try:
         for batch in tfds.as_numpy(dataset):
             if batch["label"].min() < 0:
-                raise InputError(
-                    f"dataset = {builder.name}: {split} has images without a label"
-                )
+                problem = f"{split} has images without a label"
+                raise InputError(f"dataset = {builder.name}: {problem}")
             images = batch["image"]
             if images.shape[1:] != shape:
                 images = np.stack([_fit(image, shape) for image in images])
@@ -198,9 +192,7 @@ def _fit(image: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 def _output_shape(
-    builder: tfds.core.DatasetBuilder,
-    image_size: Sequence[int] | None,
-    channels: int | None,
+    builder: Builder, image_size: Sequence[int] | None, channels: int | None
 ) -> Shape:
     """Raises InputError unless the dataset has images of one shape with labels."""
     features = builder.info.features

@@ -109,9 +109,8 @@ def interpolate(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
       `[B, H, W, C]` float32.
     """
     batch_size, height, width, channels = images.shape
-    y, x = (
-        tf.clip_by_value(v, 0.0, size - 1.0) for v, size in ((y, height), (x, width))
-    )
+    y = tf.clip_by_value(y, 0.0, height - 1.0)
+    x = tf.clip_by_value(x, 0.0, width - 1.0)
     top, left = tf.floor(y), tf.floor(x)
     weight_y, weight_x = (y - top)[..., tf.newaxis], (x - left)[..., tf.newaxis]
     top, left = tf.cast(top, tf.int32), tf.cast(left, tf.int32)

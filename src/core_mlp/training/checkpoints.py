@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from core_mlp.pipeline.files import atomic_output
 from core_mlp.pipeline.metadata import NetworkInfo
-from core_mlp.pipeline.stage import InputError
+from core_mlp.pipeline.stage import InputError, first_line
 from core_mlp.training.model import MLP
 
 VARIABLES = "variables"
@@ -54,6 +54,6 @@ def read_checkpoint(folder: Path) -> tuple[MLP, NetworkInfo]:
         tf.train.Checkpoint(model=model).read(path).assert_consumed()
     # TensorFlow raises IndexError for a truncated file.
     except (tf.errors.OpError, ValueError, AssertionError, IndexError) as error:
-        problem = str(error).strip().splitlines()[0]
+        problem = first_line(error)
         raise InputError(f"{path}: does not match {METADATA}: {problem}") from error
     return model, network

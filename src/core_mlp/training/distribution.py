@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from core_mlp.pipeline.stage import InputError
+from core_mlp.pipeline.stage import InputError, first_line
 from core_mlp.training import loop, resume
 from core_mlp.training.input_pipeline import Examples
 
@@ -77,7 +77,7 @@ def find_workers() -> Workers:
             listener.bind(("", int(names[index].rpartition(":")[2])))
     except OSError as error:
         raise InputError(f"{names[index]}: {error}") from error
-    except (ValueError, LookupError, AttributeError, TypeError) as error:
+    except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
         raise InputError(f"TF_CONFIG: not valid: {error!r}") from error
     return Workers(names, index)
 
@@ -89,11 +89,9 @@ def connect(facts: Mapping[str, str]) -> Iterator[Workers]:
     In it, variables are created on every device. The process ends with one line if a
     worker does not come within `$CORE_MLP_WAIT_SECONDS`, or is lost.
 
-    Args:
-      facts: From `resume.run_facts`; those of all workers are compared.
-
     Raises:
-      InputError: If facts of a worker differ, or the workers lose each other.
+      InputError: If a worker has other facts, from `resume.run_facts`, or the workers
+        lose each other.
     """
     workers = find_workers()
     if not workers.names:
@@ -119,7 +117,7 @@ def connect(facts: Mapping[str, str]) -> Iterator[Workers]:
         wait_for_all(strategy)
     except tf.errors.OpError as error:
         time.sleep(10 * PROBE_SECONDS)  # The watcher can say who is lost.
-        problem = str(error).strip().splitlines()[0]
+        problem = first_line(error)
         raise InputError(f"the workers have lost each other: {problem}") from error
     finally:
         os.kill(watcher, signal.SIGKILL)

@@ -42,7 +42,6 @@ def epoch_data(folder: Path, info: SplitInfo, p: TrainParams) -> EpochData:
       p: The parameters seed, for shuffling; batch_size, as a chunk holds whole batches;
         and memory_budget, in MiB of images: if there are more, they are streamed.
     """
-    seed = p.seed
     image_bytes = math.prod(info.image_shape)
     budget = p.memory_budget * 2**20
     if info.num_examples * image_bytes <= budget:
@@ -50,8 +49,8 @@ def epoch_data(folder: Path, info: SplitInfo, p: TrainParams) -> EpochData:
         return lambda epoch: [
             (
                 examples,
-                epoch_permutation(info.num_examples, [seed, epoch]),
-                tf.random.fold_in([seed, epoch], 0),
+                epoch_permutation(info.num_examples, [p.seed, epoch]),
+                tf.random.fold_in([p.seed, epoch], 0),
             )
         ]
     print(
@@ -66,11 +65,11 @@ def epoch_data(folder: Path, info: SplitInfo, p: TrainParams) -> EpochData:
             info,
             chunk_size=num_batches * p.batch_size,
             buffer_size=max(1, budget // 2 // image_bytes),
-            seed=[seed, epoch],
+            seed=[p.seed, epoch],
         )
         for number, chunk in enumerate(chunks):
             examples = Examples(*map(tf.constant, chunk))
-            chunk_seed = tf.random.fold_in([seed, epoch], number)
+            chunk_seed = tf.random.fold_in([p.seed, epoch], number)
             yield examples, tf.range(len(examples.labels)), chunk_seed
 
     return stream

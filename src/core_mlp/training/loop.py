@@ -333,8 +333,7 @@ def train(
         metrics = EpochMetrics(epoch, *losses, *accuracies, num_examples / seconds)
         history.append(metrics)
         if p.patience and kept_epoch(history, p.patience) is metrics:
-            for old, new in zip(
-                models.kept.variables, models.evaluated.variables, strict=True
-            ):
-                old.assign(new)
+            pairs = zip(models.kept.variables, models.evaluated.variables, strict=True)
+            for kept, evaluated in pairs:
+                kept.assign(evaluated)
         yield metrics

@@ -170,16 +170,12 @@ def build_optimizer(
     model: tf.Module, average: tf.Module, p: TrainParams, num_examples: int
 ) -> tf.Module:
     """Builds the optimizer of a training run from its parameters."""
-    num_steps = p.epochs * math.ceil(num_examples / p.batch_size)
-    with_schedule = p.schedule == "cosine"
-    adam = Adam(
-        model.trainable_variables,
-        p.learning_rate,
-        p.beta_1,
-        p.beta_2,
-        p.epsilon,
-        partial(cosine_schedule, num_steps=num_steps) if with_schedule else None,
-    )
+    schedule = None
+    if p.schedule == "cosine":
+        num_steps = p.epochs * math.ceil(num_examples / p.batch_size)
+        schedule = partial(cosine_schedule, num_steps=num_steps)
+    settings = p.learning_rate, p.beta_1, p.beta_2, p.epsilon
+    adam = Adam(model.trainable_variables, *settings, schedule)
     if not p.ema_decay:
         return adam
     return Averaging(adam, average.trainable_variables, p.ema_decay)

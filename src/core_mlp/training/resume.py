@@ -56,19 +56,15 @@ def exclusive_state(facts: Iterable[str]) -> Iterator[Path]:
     """Locks the saved state of a training run; deletes it if the block succeeds.
 
     The state is in `$CORE_MLP_STATE_DIR`, by default the user's folder for such files:
-    outside the repository, so that every copy of it can resume the run.
-
-    Args:
-      facts: Everything that determines the state.
+    outside the repository, so that every copy of it can resume the run. Its name is a
+    hash of `facts`, everything that determines it.
 
     Yields:
       The path of the state, which exists if the run was interrupted.
     """
-    folder = os.environ.get("CORE_MLP_STATE_DIR")
-    path = (
-        Path(folder or platformdirs.user_state_path("core_mlp"))
-        / f"{hash_texts(facts)}.npz"
-    )
+    default = platformdirs.user_state_path("core_mlp")
+    folder = os.environ.get("CORE_MLP_STATE_DIR") or default
+    path = Path(folder, f"{hash_texts(facts)}.npz")
     with process_lock(path.with_suffix(".lock"), "training the same model"):
         yield path
         path.unlink(missing_ok=True)
