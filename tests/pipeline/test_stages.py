@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import run_stages, with_one_other_value, write_params
+from helpers import ROOT, run, run_stages, with_one_other_value, write_params
 from matplotlib.image import imread
 from PIL import Image
 
@@ -417,6 +417,22 @@ def test_a_test_image_moves_only_at_the_edge_when_an_image_is_added(pictures):
     after = set(read_splits(pictures)["test"][0])
     assert len(before - after) <= 1
     assert after - before <= {noise.tobytes()}
+
+
+def test_the_documented_command_finds_the_file_of_a_mistake(pictures):
+    source = pictures / "data/source/pictures"
+    for file in [*source.rglob("*.bmp"), *source.rglob("*.gif")]:  # The repeated ones.
+        file.unlink()
+    text = (ROOT / "docs/datasets.md").read_text()
+    command = re.search(r"(?m)^\$ (find .* sed -n .*)$", text)[1]
+    fetch.main()
+    preprocess.main()
+
+    images, _ = read_splits(pictures)["test"]
+    for index in (0, 13):
+        here = command.replace("57", str(index)).replace("pets", "pictures")
+        line = run("sh", "-c", here, cwd=pictures)
+        assert Image.open(line.split()[-1]).tobytes() == images[index]
 
 
 def test_held_out_images_must_leave_something_to_train_on(pictures):

@@ -753,6 +753,22 @@ def test_experiments_are_ranked_by_validation(clone):
     discard_changes(clone)
 
 
+def test_equally_accurate_settings_are_ranked_by_loss(good_run):
+    accuracies_and_losses = (0.97, 0.1), (0.98, 0.3), (0.98, 0.2)
+    settings = [
+        [
+            good_run._replace(
+                metrics={"validation_accuracy": accuracy, "validation_loss": loss}
+            )
+        ]
+        for accuracy, loss in accuracies_and_losses
+    ]
+
+    ranked = sorted(settings, key=sweep.by_validation)
+
+    assert ranked == [settings[2], settings[1], settings[0]]
+
+
 def test_the_best_of_several_is_too_high_by_chance(good_run):
     rng = np.random.default_rng(0)
     runs = [

@@ -23,7 +23,10 @@ SEED_METRICS = (
     *("test_loss", "test_calibration_error"),
 )
 # Metrics that report, gate and model card need.
-METRICS = {"train_epochs", "test_accuracy_low", "test_accuracy_high", *SEED_METRICS}
+METRICS = {
+    *("train_epochs", "validation_loss", "test_accuracy_low", "test_accuracy_high"),
+    *SEED_METRICS,
+}
 METRICS_ADAPTER = TypeAdapter(dict[str, float])
 
 

@@ -33,7 +33,7 @@ def write_sweep() -> None:
     settings = defaultdict(list)
     for run in runs:
         settings[run.identity].append(run)
-    ranked = sorted(settings.values(), key=lambda group: -_mean(group, ACCURACIES[0]))
+    ranked = sorted(settings.values(), key=by_validation)
     swept = [
         key
         for key in runs[0].params
@@ -54,6 +54,11 @@ def write_sweep() -> None:
     write_text(MARKDOWN, render("sweep.md", pictures=[], **values))
     write_text(HTML, to_html(text[0], render("sweep.md", pictures=pictures, **values)))
     print(f"Wrote {MARKDOWN} and {HTML}", *text, sep="\n")
+
+
+def by_validation(group: list[Run]) -> tuple[float, float]:
+    """Sorts settings by accuracy, and equally accurate ones by loss."""
+    return -_mean(group, "validation_accuracy"), _mean(group, "validation_loss")
 
 
 def _mean(group: list[Run], metric: str) -> float:
