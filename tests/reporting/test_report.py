@@ -746,6 +746,7 @@ def test_experiments_are_ranked_by_validation(clone):
     rows = re.findall(r"(?m)^\| (\S+) \| (.*) \| (\d) \| ([\d.]+) \| ([\d.]+) \|", text)
     assert [row[0] for row in rows] == ["resized-run", "longer-run", "HEAD"]
     assert rows[0][3:] == ("0.9987", "0.1234")
+    assert [row[1].split(" | ")[0] for row in rows] == ["\\[8, 8\\]", "null", "null"]
     validation = [float(row[3]) for row in rows]
     assert validation == sorted(validation, reverse=True)
     # A picture for each parameter that varies, even where it is null in one run.

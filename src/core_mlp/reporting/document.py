@@ -64,6 +64,11 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def format_parameter(value: Any) -> str:
+    """Returns the value of a parameter; null as YAML writes it."""
+    return "null" if value is None else str(value)
+
+
 def format_confidence(confidence: float) -> str:
     """Returns a probability with four decimals, never as if it were certain."""
     return "> 0.9999" if confidence > 0.9999 else f"{confidence:.4f}"

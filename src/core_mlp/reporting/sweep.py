@@ -11,7 +11,7 @@ from scipy import stats
 from core_mlp.evaluation.plots import fixed_style
 from core_mlp.pipeline.files import write_text
 from core_mlp.pipeline.stage import InputError
-from core_mlp.reporting.document import picture, render, to_html
+from core_mlp.reporting.document import format_parameter, picture, render, to_html
 from core_mlp.reporting.report import HTML, MARKDOWN
 from core_mlp.reporting.runs import Run, git, read_run, resolve
 
@@ -42,7 +42,7 @@ def write_sweep() -> None:
     rows = [
         [
             ", ".join(run.name for run in group[:3]) + (" …" if group[3:] else ""),
-            *(group[0].params[key] for key in swept),
+            *(format_parameter(group[0].params[key]) for key in swept),
             len(group),
             *(f"{_mean(group, metric):.4f}" for metric in ACCURACIES),
         ]
@@ -89,7 +89,7 @@ def draw_parameter(ranked: list[list[Run]], key: str) -> bytes:
     for metric, marker in zip(ACCURACIES, ("o", "x"), strict=True):
         values = [run.metrics[metric] for run in runs]
         label = metric.replace("_", " ")
-        keys = [str(run.params[key]) for run in runs]
+        keys = [format_parameter(run.params[key]) for run in runs]
         axes.scatter(keys, values, marker=marker, label=label)
     axes.set(xlabel=key, ylabel="accuracy")
     axes.grid(alpha=0.3)
