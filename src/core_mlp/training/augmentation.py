@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
@@ -117,12 +118,13 @@ def interpolate(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     # One row down and one column to the right, unless it is the last.
     down = tf.cast(top < height - 1, tf.int32) * width
     right = tf.cast(left < width - 1, tf.int32)
-    first = tf.range(batch_size)[:, tf.newaxis, tf.newaxis] * (height * width)
-    corner = first + top * width + left
-    pixels = tf.reshape(images, [-1, channels])
+    corner = top * width + left
+    flat = tf.reshape(images, [batch_size, -1, channels])
+    # A batched gather: XLA then looks up where an image starts once for all its pixels.
+    pixels = partial(tf.gather, flat, batch_dims=1)
     rows = []
     for index in (corner, corner + down):
-        pair = tf.gather(pixels, index), tf.gather(pixels, index + right)
+        pair = pixels(index), pixels(index + right)
         rows.append((1.0 - weight_x) * pair[0] + weight_x * pair[1])
     return (1.0 - weight_y) * rows[0] + weight_y * rows[1]
 
