@@ -117,10 +117,11 @@ def test_the_verdict_compares_settings_over_seeds(seeded, head):
     text = (seeded / "report.md").read_text()
     value = 100 * (np.mean(new) - np.mean(old))
     assert f"## main → {head}: better\n" in text
+    size = f"the mean of {len(new)} seeds" if head == "longer" else "one seed"
     assert (
-        f"**Mean accuracy changed by {value:+.2f} points.**\n\n95 % interval "
-        f"{100 * low:+.2f} to {100 * high:+.2f}, Welch's t test over 4 and {len(new)} "
-        f"seed{'s' * (len(new) > 1)}, p "
+        f"**Test accuracy changed by {value:+.2f} points, from the mean of 4 seeds of "
+        f"main to {size} of {head}.**\n\n95 % interval {100 * low:+.2f} to "
+        f"{100 * high:+.2f}, p "
     ) in text
     assert "| test\\_accuracy | 0.5150 ± 0.0129 | " in text
     assert "| epochs | 1 | 12 |" in text
@@ -338,7 +339,7 @@ def good_run():
         confusion[mistake.label, mistake.predicted] += 1
     return Run(
         name="good",
-        params={"epochs": 2},
+        params={"dataset": "digits", "epochs": 2},
         metrics={
             "train_epochs": 2,
             "validation_accuracy": 0.98,
@@ -565,7 +566,7 @@ def test_a_failed_gate_ends_with_an_error_and_the_report_is_there(seeded):
     assert result.returncode == 1
     *lines, error = result.stdout.splitlines()
     verdict = lines.index("longer → main: worse")
-    assert lines[verdict + 1].startswith("Mean accuracy changed by -40.50 points.")
+    assert lines[verdict + 1].startswith("Test accuracy changed by -40.50 points, ")
     failed = [line.split(": ")[1] for line in lines if line.startswith("fail: ")]
     assert "max_accuracy_loss" in failed
     assert error == f"error: the gate failed: {', '.join(failed)}; see report.md"
@@ -734,20 +735,33 @@ def test_experiments_are_ranked_by_validation(clone):
     commit_all(clone, "Resized")
     run("git", "checkout", "--quiet", "main", cwd=clone)
     main = run("git", "rev-parse", "main", cwd=clone).strip()
-    for name in ("longer", "resized"):
+    run("git", "checkout", "--quiet", "-B", "other-images", "resized", cwd=clone)
+    for name in ("params.yaml", "dvc.lock"):
+        text = (clone / name).read_text().replace("sklearn_digits", "other")
+        # The hash of the test split.
+        text = re.sub(r"(tfrecords/test\n +hash: md5\n +md5: )\w+", r"\g<1>0", text)
+        (clone / name).write_text(text)
+    commit_all(clone, "Other images")
+    run("git", "checkout", "--quiet", "main", cwd=clone)
+    for name in ("longer", "resized", "other-images"):
         ref = f"refs/exps/{main[:2]}/{main[2:]}/{name}-run"
         run("git", "update-ref", ref, name, cwd=clone)
 
     result = report(clone, "--experiments")
 
     assert result.returncode == 0, result.stdout
-    assert "\nBest by validation: resized-run\nThe best of 3 settings" in result.stdout
+    best = "\nBest by validation on {}: {}\nThe best of {} by"
+    assert best.format("sklearn_digits", "resized-run", "3 settings") in result.stdout
+    assert best.format("other", "other-images-run", "1 setting") in result.stdout
     text = (clone / "report.md").read_text()
-    rows = re.findall(r"(?m)^\| (\S+) \| (.*) \| (\d) \| ([\d.]+) \| ([\d.]+) \|", text)
-    assert [row[0] for row in rows] == ["resized-run", "longer-run", "HEAD"]
-    assert rows[0][3:] == ("0.9987", "0.1234")
-    assert [row[1].split(" | ")[0] for row in rows] == ["\\[8, 8\\]", "null", "null"]
-    validation = [float(row[3]) for row in rows]
+    rows = re.findall(r"(?m)^\| (\S+) \| (\d) \| ([\d.]+) \| ([\d.]+) \|(.*)", text)
+    ranked = ["resized-run", "longer-run", "HEAD"]
+    assert sorted(row[0] for row in rows) == sorted([*ranked, "other-images-run"])
+    rows = [row for row in rows if row[0] != "other-images-run"]
+    assert [row[0] for row in rows] == ranked
+    assert rows[0][2:4] == ("0.9987", "0.1234")
+    assert [row[4].split(" | ")[0] for row in rows] == [" \\[8, 8\\]", " null", " null"]
+    validation = [float(row[2]) for row in rows]
     assert validation == sorted(validation, reverse=True)
     # A picture for each parameter that varies, even where it is null in one run.
     assert (clone / "report.html").read_text().count("data:image/png") == 2

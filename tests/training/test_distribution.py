@@ -120,6 +120,7 @@ def finish(folders, state):
     return outputs
 
 
+@pytest.mark.slow
 def test_a_killed_worker_ends_all_and_then_they_resume_to_the_same_bytes(
     digits_dir, two_workers, tmp_path
 ):

@@ -34,7 +34,8 @@ def draw_examples(
     rows = max(1, math.ceil(len(images) / columns))
     figure = Figure(figsize=(1.5 * columns, 1.7 * rows + 0.6), layout="constrained")
     figure.suptitle(title)
-    all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    bare = {"xticks": [], "yticks": []}  # Ticks would take time, though not shown.
+    all_axes = figure.subplots(rows, columns, squeeze=False, subplot_kw=bare).ravel()
     for axes in all_axes:
         axes.set_axis_off()
     for axes, image, text in zip(all_axes, images, titles, strict=False):

@@ -4,6 +4,7 @@ import io
 import statistics
 from collections import defaultdict
 from itertools import chain
+from typing import Any
 
 from matplotlib.figure import Figure
 from scipy import stats
@@ -30,6 +31,21 @@ def write_sweep() -> None:
     if not refs:
         raise InputError(f"no experiments have started from this commit, {commit[:8]}")
     runs = [read_run("HEAD"), *(read_run(ref, ref.split("/")[-1]) for ref in refs)]
+    # Accuracies on different images say nothing about the settings.
+    by_images = defaultdict(list)
+    for run in runs:
+        by_images[run.test_split].append(run)
+    rankings = [rank_runs(group) for group in by_images.values()]
+    write_text(MARKDOWN, render("sweep.md", rankings=rankings, pictures=False))
+    page = render("sweep.md", rankings=rankings, pictures=True)
+    write_text(HTML, to_html(rankings[0]["text"][0], page))
+    print(f"Wrote {MARKDOWN} and {HTML}")
+    for ranking in rankings:
+        print(*ranking["text"], sep="\n")
+
+
+def rank_runs(runs: list[Run]) -> dict[str, Any]:
+    """Returns what sweep.md needs to rank the settings of runs on the same images."""
     settings = defaultdict(list)
     for run in runs:
         settings[run.identity].append(run)
@@ -42,18 +58,24 @@ def write_sweep() -> None:
     rows = [
         [
             ", ".join(run.name for run in group[:3]) + (" …" if group[3:] else ""),
-            *(format_parameter(group[0].params[key]) for key in swept),
             len(group),
             *(f"{_mean(group, metric):.4f}" for metric in ACCURACIES),
+            *(format_parameter(group[0].params[key]) for key in swept),
         ]
         for group in ranked
     ]
-    text = describe_selection(ranked).splitlines()
-    values = {"text": text, "swept": swept, "rows": rows}
-    pictures = [(key, picture(draw_parameter(ranked, key))) for key in swept]
-    write_text(MARKDOWN, render("sweep.md", pictures=[], **values))
-    write_text(HTML, to_html(text[0], render("sweep.md", pictures=pictures, **values)))
-    print(f"Wrote {MARKDOWN} and {HTML}", *text, sep="\n")
+    return {
+        "text": describe_selection(ranked).splitlines(),
+        "header": [
+            "experiment",
+            "runs",
+            "validation accuracy",
+            "test accuracy",
+            *swept,
+        ],
+        "rows": rows,
+        "pictures": [(key, picture(draw_parameter(ranked, key))) for key in swept],
+    }
 
 
 def by_validation(group: list[Run]) -> tuple[float, float]:
