@@ -796,7 +796,7 @@ def test_the_best_of_several_is_too_high_by_chance(good_run):
     text = sweep.describe_selection([[good_run]] * 7 + [[seeded]])
 
     expected = 100 * sd * rng.normal(size=[100_000, 8]).max(axis=1).mean()
-    bias = float(re.search(r"would be ([\d.]+) points too high", text)[1])
+    bias = float(re.search(r"by ([\d.]+) points on average", text)[1])
     assert bias == pytest.approx(expected, abs=0.01)
 
 
