@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from helpers import STAGES, copy_repository, run, run_stages, write_params
+from helpers import (
+    STAGES,
+    copy_repository,
+    core_mlp,
+    run,
+    run_stages,
+    write_params,
+)
 
 from core_mlp.pipeline.files import write_csv
 from core_mlp.reporting.runs import Mistake
@@ -116,7 +123,7 @@ def test_report_and_model_card_show_its_names_as_text(repository):
     metrics = json.loads(path.read_text())
     metrics["test_accuracy"] = 1 - len(mistakes) / sum(counts.values())
     path.write_text(json.dumps(metrics))
-    run("core-mlp", "report", "HEAD", cwd=repository)
+    assert core_mlp("report", "HEAD", cwd=repository).returncode == 0
 
     for name in ("report.md", "MODEL_CARD.md"):
         text = (repository / name).read_text()

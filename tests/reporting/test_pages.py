@@ -7,7 +7,7 @@ import subprocess
 import matplotlib.image
 import numpy as np
 import pytest
-from helpers import commit_all, run
+from helpers import commit_all, core_mlp, run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SCHEMES = {"light": 1, "dark": 0}
@@ -79,7 +79,7 @@ def test_the_plots_page_is_readable(five_revisions, tmp_path, num_revisions):
 
 
 def test_the_report_is_readable(five_revisions, tmp_path):
-    run("core-mlp", "report", "main~4", "main", cwd=five_revisions)
+    assert core_mlp("report", "main~4", "main", cwd=five_revisions).returncode == 0
 
     for scheme in SCHEMES:
         page = five_revisions / "report.html"

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from helpers import ROOT, run, train_params, try_to_run
+from helpers import ROOT, core_mlp, run, train_params
 
 from core_mlp.pipeline.params import Params
 from core_mlp.reporting.runs import flatten
@@ -38,8 +38,8 @@ def test_a_recipe_is_queued_as_an_experiment(workspace):
     assert "[5, 4]" in status
 
 
-def test_an_unknown_recipe_is_one_line(workspace):
-    result = try_to_run("core-mlp", "recipe", "mnist_fats", cwd=workspace)
+def test_an_unknown_recipe_is_one_line():
+    result = core_mlp("recipe", "mnist_fats", cwd=ROOT)
 
     assert result.returncode == 1
     assert result.stdout.startswith("error: no recipe 'mnist_fats'; recipes/ has ")
@@ -47,10 +47,10 @@ def test_an_unknown_recipe_is_one_line(workspace):
     assert len(result.stdout.splitlines()) == 1
 
 
-def test_without_a_name_all_recipes_are_listed(workspace):
-    output = run("core-mlp", "recipe", cwd=workspace)
+def test_without_a_name_all_recipes_are_listed():
+    names = core_mlp("recipe", cwd=ROOT).stdout.splitlines()
 
-    assert {"clothing", "mnist_best", "mnist_fast"} <= set(output.splitlines())
+    assert {"clothing", "mnist_best", "mnist_fast"} <= set(names)
 
 
 def test_groups_are_flattened():

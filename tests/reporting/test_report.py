@@ -9,7 +9,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import ROOT, commit_all, run, run_stages, try_to_run
+from helpers import ROOT, commit_all, core_mlp, run, run_stages, try_to_run
 from PIL import Image
 from scipy import stats
 
@@ -83,7 +83,7 @@ def seeded(clone):
 
 
 def report(folder, *arguments, command="report"):
-    return try_to_run("core-mlp", command, *arguments, cwd=folder)
+    return core_mlp(command, *arguments, cwd=folder)
 
 
 def discard_changes(folder):
@@ -100,7 +100,7 @@ def read_run_in(folder, revision):
 @pytest.mark.parametrize("head", ["longer", "alone"])
 def test_the_verdict_compares_settings_over_seeds(seeded, head):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    result = report(seeded, "main", head)
+    result = try_to_run("core-mlp", "report", "main", head, cwd=seeded)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
 
     assert result.returncode == 0, result.stdout
@@ -702,7 +702,7 @@ def test_results_of_more_seeds_are_not_replaced_by_fewer(clone):
     path.write_text(json.dumps({"identity": "of any settings", "runs": runs}))
     before = path.read_bytes()
 
-    result = try_to_run("core-mlp", "seeds", "5", cwd=clone)
+    result = core_mlp("seeds", "5", cwd=clone)
 
     assert result.returncode == 1
     assert result.stdout == (
@@ -711,7 +711,7 @@ def test_results_of_more_seeds_are_not_replaced_by_fewer(clone):
     )
     assert path.read_bytes() == before
     path.write_text("{}")
-    result = try_to_run("core-mlp", "seeds", "5", cwd=clone)
+    result = core_mlp("seeds", "5", cwd=clone)
     assert result.returncode == 1
     assert result.stdout.startswith("error: metrics/seeds.json: corrupt: identity: ")
     discard_changes(clone)
