@@ -192,6 +192,7 @@ def test_a_killed_training_resumes_after_its_last_epoch(
     assert snapshot(other) == snapshot(folder)
 
 
+@pytest.mark.slow
 def test_a_stage_whose_dvc_was_killed_while_it_starts_does_no_work(broken_copies):
     dvc = start("dvc", "repro", cwd=broken_copies("train"), SHELL="/bin/sh")
     stage = wait_for(lambda: find_stage(dvc, "train"))
@@ -218,6 +219,7 @@ def test_two_trainings_of_the_same_do_not_mix(reference, broken_copies):
         assert snapshot(copy) == snapshot(folder)
 
 
+@pytest.mark.slow
 def test_a_state_that_cannot_be_written_is_one_line_and_loses_nothing(
     reference, tmp_path
 ):

@@ -174,6 +174,7 @@ def test_several_workers_train_as_one_does(digits_dir, two_workers, tmp_path):
     np.testing.assert_allclose(weights(two_workers), weights(alone), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_two_devices_of_one_process_are_two_workers(digits_dir, two_workers, tmp_path):
     folder = new_folder(digits_dir, tmp_path / "devices")
 
