@@ -2,6 +2,7 @@
 
 import base64
 import html
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,13 @@ def count(number: int, noun: str) -> str:
 
 
 def format_parameter(value: Any) -> str:
-    """Returns the value of a parameter; null as YAML writes it."""
-    return "null" if value is None else str(value)
+    """Returns the value of a parameter, as YAML writes null, true and false.
+
+    >>> [format_parameter(value) for value in (None, True, 0.5, [3, 2])]
+    ['null', 'true', '0.5', '[3, 2]']
+    """
+    is_word = value is None or isinstance(value, bool)
+    return json.dumps(value) if is_word else str(value)
 
 
 def format_confidence(confidence: float) -> str:
