@@ -7,14 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from helpers import (
-    STAGES,
-    copy_repository,
-    core_mlp,
-    run,
-    run_stages,
-    write_params,
-)
+from helpers import STAGES, copy_repository, core_mlp, run, run_stages, write_params
 
 from core_mlp.pipeline.files import write_csv
 from core_mlp.reporting.runs import Mistake

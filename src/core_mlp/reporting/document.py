@@ -21,7 +21,7 @@ def escape(value: Any) -> Markup:
     """Escapes a value for Markdown, so that a name from outside is not markup."""
     if isinstance(value, Markup):
         return value
-    line = " ".join(str(value).split())
+    line = " ".join(format_value(value).split())
     return Markup("".join(f"\\{c}" if c in "\\`*_{}[]<>|#&~" else c for c in line))
 
 
@@ -65,10 +65,10 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def format_parameter(value: Any) -> str:
-    """Returns the value of a parameter, as YAML writes null, true and false.
+def format_value(value: Any) -> str:
+    """Returns a value as text; null, true and false as YAML writes them.
 
-    >>> [format_parameter(value) for value in (None, True, 0.5, [3, 2])]
+    >>> [format_value(value) for value in (None, True, 0.5, [3, 2])]
     ['null', 'true', '0.5', '[3, 2]']
     """
     is_word = value is None or isinstance(value, bool)

@@ -5,7 +5,7 @@ from pathlib import Path
 from core_mlp.evaluation.metrics import CALIBRATION_BINS, CalibrationBin, proportion
 from core_mlp.pipeline.files import write_text
 from core_mlp.reporting import figures
-from core_mlp.reporting.document import format_parameter, render
+from core_mlp.reporting.document import render
 from core_mlp.reporting.runs import Run
 from core_mlp.reporting.significance import summarize
 
@@ -28,7 +28,6 @@ def render_card(run: Run) -> str:
     return render(
         "model_card.md",
         run=run,
-        params=[(key, format_parameter(value)) for key, value in run.params.items()],
         seeds=summarize(accuracies) if len(accuracies) > 1 else None,
         calibration=summarize_calibration(run.calibration),
         most_confused=most_confused,

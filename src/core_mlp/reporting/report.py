@@ -142,7 +142,7 @@ def metric_rows(base: Run, head: Run, comparison: Comparison) -> Iterator[list[s
 def param_rows(base: Run, head: Run) -> list[list[str]]:
     """Returns the parameters that differ."""
     return [
-        [key, *(document.format_parameter(r.params.get(key, "")) for r in (base, head))]
+        [key, *(run.params.get(key, "") for run in (base, head))]
         for key in dict.fromkeys([*base.params, *head.params])
         if base.params.get(key) != head.params.get(key)
     ]

@@ -12,7 +12,7 @@ from scipy import stats
 from core_mlp.evaluation.plots import fixed_style
 from core_mlp.pipeline.files import write_text
 from core_mlp.pipeline.stage import InputError
-from core_mlp.reporting.document import format_parameter, picture, render, to_html
+from core_mlp.reporting.document import format_value, picture, render, to_html
 from core_mlp.reporting.report import HTML, MARKDOWN
 from core_mlp.reporting.runs import Run, git, read_run, resolve
 
@@ -60,19 +60,13 @@ def rank_runs(runs: list[Run]) -> dict[str, Any]:
             ", ".join(run.name for run in group[:3]) + (" …" if group[3:] else ""),
             len(group),
             *(f"{_mean(group, metric):.4f}" for metric in ACCURACIES),
-            *(format_parameter(group[0].params[key]) for key in swept),
+            *(group[0].params[key] for key in swept),
         ]
         for group in ranked
     ]
     return {
         "text": describe_selection(ranked).splitlines(),
-        "header": [
-            "experiment",
-            "runs",
-            "validation accuracy",
-            "test accuracy",
-            *swept,
-        ],
+        "swept": swept,
         "rows": rows,
         "pictures": [(key, picture(draw_parameter(ranked, key))) for key in swept],
     }
@@ -111,7 +105,7 @@ def draw_parameter(ranked: list[list[Run]], key: str) -> bytes:
     for metric, marker in zip(ACCURACIES, ("o", "x"), strict=True):
         values = [run.metrics[metric] for run in runs]
         label = metric.replace("_", " ")
-        keys = [format_parameter(run.params[key]) for run in runs]
+        keys = [format_value(run.params[key]) for run in runs]
         axes.scatter(keys, values, marker=marker, label=label)
     axes.set(xlabel=key, ylabel="accuracy")
     axes.grid(alpha=0.3)
