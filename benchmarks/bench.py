@@ -44,11 +44,18 @@ DEFAULT = {
     "ceiling, bfloat16": ("ceiling", BFLOAT16, None),
 }
 AUGMENTED = Setting(is_augmented=True)
+BOTH = Setting(precision="bfloat16", is_augmented=True)
 AUGMENTATION = {
     "ours": ("ours", Setting(), None),
     "ours, augmented": ("ours", AUGMENTED, None),
     "Keras fit, augmented": ("keras", AUGMENTED, None),
     "PyTorch compile, fused Adam, augmented": ("pytorch_compile", AUGMENTED, "torch"),
+    "ours, augmented, bfloat16": ("ours", BOTH, None),
+    "PyTorch compile, fused Adam, augmented, bfloat16": (
+        "pytorch_compile",
+        BOTH,
+        "torch",
+    ),
 }
 LARGE = (2500, 2000, 1500, 1000, 500)
 OTHERS = {
@@ -184,9 +191,9 @@ def print_call(path: Path) -> None:
 def print_table(title: str, rates: dict[str, list[float]]) -> None:
     """Prints the medians, and the ratio of ours to each: median, lowest and highest."""
     print(f"\n| {title} | images/s | ours to it | range |\n|---|---|---|---|")
+    augmented = ", augmented" if "ours, augmented" in rates else ""
     for name, values in rates.items():
-        base = rates["ours, bfloat16" if "bfloat16" in name else "ours"]
-        base = rates.get("ours, augmented", base)
+        base = rates[f"ours{augmented}{', bfloat16' if 'bfloat16' in name else ''}"]
         ratios = sorted(a / b for a, b in zip(base, values, strict=True))
         rate, ratio = statistics.median(values), statistics.median(ratios)
         ends = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"

@@ -27,7 +27,7 @@ def changed(tmp_path_factory):
     folder = copy_repository(tmp_path_factory.mktemp("changed"))
     package = folder / "src/core_mlp"
     train, stripes = folder / "stages/train.py", package / "sources/stripes.py"
-    applied = "weight_decay" in (folder / "params.yaml").read_text()
+    applied = "label_smoothing" in (folder / "params.yaml").read_text()
     if applied or stripes.exists() or (folder / "stages/size.py").exists():
         pytest.skip("a recipe has been followed to the letter")
     with (folder / "params.yaml").open("a") as file:
@@ -38,9 +38,9 @@ def changed(tmp_path_factory):
         BLOCKS["src/core_mlp/pipeline/params.py"],
     )
     insert_after(folder / "dvc.yaml", "    - stages/train.py\n    params:\n", PARAMETER)
-    insert_after(train, " the parameters ", "weight_decay, ")
+    insert_after(train, " the parameters ", "label_smoothing, ")
     load = "    p = params.load_params(params.TrainParams)\n"
-    insert_after(train, load, "    assert p.weight_decay == 0.0\n")
+    insert_after(train, load, "    assert p.label_smoothing == 0.0\n")
     (folder / "stages/size.py").write_text(BLOCKS["stages/size.py"])
     insert_after(folder / "dvc.yaml", "stages:\n", STAGE)
     stripes.write_text(BLOCKS["src/core_mlp/sources/stripes.py"])
@@ -52,7 +52,7 @@ def changed(tmp_path_factory):
     live.rename(folder / "live.yaml")
     write_params(folder, dataset="stripes", validation_size=100)
     with live.open("a") as file:
-        file.write(f"weight_decay: {values['weight_decay']}\n")
+        file.write(f"label_smoothing: {values['label_smoothing']}\n")
     output = run("dvc", "repro", cwd=folder)
     assert sorted(stages_run(output)) == sorted(
         yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]

@@ -191,6 +191,7 @@ def test_the_history_is_written_after_each_epoch(digits, monkeypatch):
 RECIPE = {
     "epochs": 5,
     "schedule": "cosine",
+    "weight_decay": 0.1,
     "ema_decay": 0.9,
     "patience": 3,
     "augmentation": {"rotation": 10.0, "shift": 1.0, "elastic": 0.5},

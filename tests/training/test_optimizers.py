@@ -19,15 +19,18 @@ HYPERPARAMETERS = {
 }
 
 
-def numpy_adam(parameter, gradients, *, learning_rate, beta_1, beta_2, epsilon):
-    """Algorithm 1 of Kingma & Ba, 2015, line by line in float64."""
+def numpy_adam(
+    parameter, gradients, *, learning_rate, beta_1, beta_2, epsilon, weight_decay=0.0
+):
+    """Algorithm 1 of Kingma & Ba, 2015, line by line in float64; AdamW's decay."""
     m = v = np.zeros_like(parameter)
     for t, gradient in enumerate(gradients, start=1):
         m = beta_1 * m + (1 - beta_1) * gradient
         v = beta_2 * v + (1 - beta_2) * gradient**2
         m_hat = m / (1 - beta_1**t)
         v_hat = v / (1 - beta_2**t)
-        parameter = parameter - learning_rate * m_hat / (np.sqrt(v_hat) + epsilon)
+        step = m_hat / (np.sqrt(v_hat) + epsilon) + weight_decay * parameter
+        parameter = parameter - learning_rate * step
     return parameter
 
 
@@ -63,13 +66,16 @@ def test_the_bias_correction_is_computed_in_float64(t):
     np.testing.assert_allclose(step, m_hat / v_hat**0.5, rtol=1e-6)
 
 
-@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e3])
-def test_adam_agrees_with_float64_over_100_different_gradients(scale):
+@pytest.mark.parametrize(
+    ("scale", "weight_decay"), [(1e-4, 0.0), (1.0, 0.0), (1e3, 0.0), (1.0, 0.3)]
+)
+def test_adam_agrees_with_float64_over_100_different_gradients(scale, weight_decay):
+    settings = HYPERPARAMETERS | {"weight_decay": weight_decay}
     rng = np.random.default_rng(0)
     start = [rng.normal(size=(4, 3)), rng.normal(size=3)]
     gradients = [[scale * rng.normal(size=p.shape) for p in start] for _ in range(100)]
     parameters = [tf.Variable(p, dtype=tf.float32) for p in start]
-    optimizer = Adam(parameters, **HYPERPARAMETERS)
+    optimizer = Adam(parameters, **settings)
 
     for step in gradients:
         optimizer.apply_gradients(
@@ -79,7 +85,7 @@ def test_adam_agrees_with_float64_over_100_different_gradients(scale):
     assert optimizer.t.numpy() == 100
     for index, parameter in enumerate(parameters):
         expected = numpy_adam(
-            start[index], [step[index] for step in gradients], **HYPERPARAMETERS
+            start[index], [step[index] for step in gradients], **settings
         )
         # A thousandth of one step.
         np.testing.assert_allclose(parameter, expected, rtol=0, atol=1e-5)
@@ -168,6 +174,18 @@ def test_the_schedule_scales_adams_steps():
     np.testing.assert_allclose(
         [s[1] / s[0] for s in steps], [1, 1 / 2, 1 / 3], rtol=1e-5
     )
+
+
+def test_the_schedule_scales_the_weight_decay():
+    weight = tf.Variable([1.0])
+    settings = {"schedule": lambda t: 1.0 / tf.cast(t, tf.float32), "weight_decay": 0.5}
+    optimizer = Adam([weight], 0.1, **settings)
+
+    for _ in range(3):
+        optimizer.apply_gradients([tf.constant([0.0])], [weight])
+
+    expected = (1 - 0.05) * (1 - 0.05 / 2) * (1 - 0.05 / 3)
+    np.testing.assert_allclose(weight, [expected], rtol=1e-6)
 
 
 def test_the_average_agrees_with_float64_over_100_steps():

@@ -76,6 +76,7 @@ class TrainParams(StageParams):
     precision: Literal["float32", "bfloat16"]
     memory_budget: Annotated[int, Field(ge=1, le=2**20)]
     schedule: Literal["constant", "cosine"] = "constant"
+    weight_decay: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
     ema_decay: DecayRate = 0.0
     patience: Annotated[int, Field(ge=0, le=100_000)] = 0
     augmentation: AugmentationParams = AugmentationParams()

@@ -1,4 +1,4 @@
-"""Adam, written from the paper; a cosine schedule; an average of the weights."""
+"""Adam, written from the papers; a cosine schedule; an average of the weights."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -84,6 +84,9 @@ class Adam(tf.Module):
       m: Exponentially weighted averages of the gradients, a variable per parameter.
       v: Exponentially weighted averages of their squares, a variable per parameter.
       t: Steps taken so far, int64 scalar variable.
+
+    References:
+      Loshchilov & Hutter, 2019: Decoupled weight decay regularization.
     """
 
     def __init__(
@@ -94,15 +97,18 @@ class Adam(tf.Module):
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
         schedule: Callable[[tf.Tensor], tf.Tensor] | None = None,
+        weight_decay: float = 0.0,
     ) -> None:
         """Creates the state for the parameters; the defaults are the paper's.
 
-        A schedule maps the step number to a factor of the learning rate; for the other
-        settings see `adam_update`.
+        A schedule maps the step number to a factor of the learning rate. Weight decay
+        is decoupled, as in AdamW: each step also subtracts the learning rate times
+        `weight_decay` times the parameter. For the other settings see `adam_update`.
         """
         super().__init__()
         self._learning_rate = learning_rate
         self._schedule = schedule
+        self._weight_decay = weight_decay
         self._settings = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}
         with self.name_scope:
             self.m = [tf.Variable(tf.zeros_like(p), name="m") for p in parameters]
@@ -127,6 +133,8 @@ class Adam(tf.Module):
             step, new_m, new_v = adam_update(
                 gradient, m, v, self.t, learning_rate=rate, **self._settings
             )
+            if self._weight_decay:
+                step += rate * self._weight_decay * parameter
             parameter.assign_sub(step)
             m.assign(new_m)
             v.assign(new_v)
@@ -175,7 +183,7 @@ def build_optimizer(
         num_steps = p.epochs * math.ceil(num_examples / p.batch_size)
         schedule = partial(cosine_schedule, num_steps=num_steps)
     settings = p.learning_rate, p.beta_1, p.beta_2, p.epsilon
-    adam = Adam(model.trainable_variables, *settings, schedule)
+    adam = Adam(model.trainable_variables, *settings, schedule, p.weight_decay)
     if not p.ema_decay:
         return adam
     return Averaging(adam, average.trainable_variables, p.ema_decay)
