@@ -272,6 +272,21 @@ def test_the_workspace_is_compared_and_its_model_card_written(clone):
     discard_changes(clone)
 
 
+def test_a_model_at_chance_is_a_warning(clone):
+    metrics = clone / "metrics/evaluate.json"
+    values = json.loads(metrics.read_text())
+    counts = {row.label: row.count for row in read_run_in(clone, None).classes}
+    label = max(counts, key=counts.get)
+    always = f"always answering {label}, which is right for {counts[label]} of 360 test"
+    share = counts[label] / 360
+
+    for low, warns in [(share, True), (share + 1e-6, False)]:
+        metrics.write_text(json.dumps(values | {"test_accuracy_low": low}))
+        assert report(clone, "main").returncode == 0
+        assert (always in (clone / "report.md").read_text()) is warns
+    discard_changes(clone)
+
+
 def test_test_images_among_the_training_ones_are_a_warning(clone):
     problems = clone / "plots/data_problems.csv"
     text = problems.read_text()
