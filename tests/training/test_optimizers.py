@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import train_params
 
+from core_mlp.training.model import MLP
 from core_mlp.training.optimizers import (
     Adam,
     Averaging,
     adam_update,
+    build_optimizer,
     cosine_schedule,
 )
 
@@ -186,6 +189,19 @@ def test_the_schedule_scales_the_weight_decay():
 
     expected = (1 - 0.05) * (1 - 0.05 / 2) * (1 - 0.05 / 3)
     np.testing.assert_allclose(weight, [expected], rtol=1e-6)
+
+
+def test_the_weight_decay_is_that_of_the_parameters():
+    model = MLP(3, [2], seed=0)
+    before = [weights.numpy() for weights in model.trainable_variables]
+    p = train_params(learning_rate=0.1, weight_decay=0.5)
+
+    optimizer = build_optimizer(model, model, p, num_examples=100)
+    zeros = [tf.zeros_like(weights) for weights in model.trainable_variables]
+    optimizer.apply_gradients(zeros, model.trainable_variables)
+
+    for weights, old in zip(model.trainable_variables, before, strict=True):
+        np.testing.assert_allclose(weights, 0.95 * old, rtol=1e-6)
 
 
 def test_the_average_agrees_with_float64_over_100_steps():
