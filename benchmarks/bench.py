@@ -44,16 +44,16 @@ DEFAULT = {
     "ceiling, bfloat16": ("ceiling", BFLOAT16, None),
 }
 AUGMENTED = Setting(is_augmented=True)
-BOTH = Setting(precision="bfloat16", is_augmented=True)
+AUGMENTED_BFLOAT16 = AUGMENTED._replace(precision="bfloat16")
 AUGMENTATION = {
     "ours": ("ours", Setting(), None),
     "ours, augmented": ("ours", AUGMENTED, None),
     "Keras fit, augmented": ("keras", AUGMENTED, None),
     "PyTorch compile, fused Adam, augmented": ("pytorch_compile", AUGMENTED, "torch"),
-    "ours, augmented, bfloat16": ("ours", BOTH, None),
+    "ours, augmented, bfloat16": ("ours", AUGMENTED_BFLOAT16, None),
     "PyTorch compile, fused Adam, augmented, bfloat16": (
         "pytorch_compile",
-        BOTH,
+        AUGMENTED_BFLOAT16,
         "torch",
     ),
 }
