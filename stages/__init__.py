@@ -15,5 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 several = os.environ.keys() & {"TF_CONFIG", "SLURM_STEP_NUM_TASKS"}
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if several else "2")
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+# A notebook's own backend, for example, is not installed here; figures need none.
+os.environ["MPLBACKEND"] = "agg"
 # DVC, whose end is the stage's end too.
 os.environ["PARENT_PID"] = str(os.getppid())

@@ -2,7 +2,8 @@
 
 Reads models/saved_model/, models/litert/ and data/tfrecords/test/. Writes
 metrics/evaluate.json, plots/confusion.csv, plots/per_class.csv, plots/calibration.csv,
-plots/mistakes.csv, plots/mistakes.png and plots/mistakes_sprite.png.
+plots/mistakes.csv, plots/mistakes.png, plots/mistakes_sprite.png and
+data/provenance/evaluate.json.
 """
 
 from pathlib import Path

@@ -1,8 +1,8 @@
 """Read a dataset and save it as NumPy arrays.
 
-Reads data/source/ and the parameters channels, dataset, image_size. Writes data/raw/:
-images.npy, labels.npy and info.json of the train split and, if there is one, the test
-split.
+Reads data/source/ and the parameters channels, dataset, image_size. Writes
+data/provenance/fetch.json and data/raw/: images.npy, labels.npy and info.json of the
+train split and, if there is one, the test split.
 """
 
 from contextlib import nullcontext

@@ -2,7 +2,8 @@
 
 Reads data/raw/ and the parameters augmentation, test_size, validation_size. Writes
 data/tfrecords/train/, data/tfrecords/validation/, data/tfrecords/test/,
-plots/label_distribution.csv, plots/data_problems.csv and plots/examples.png.
+plots/label_distribution.csv, plots/data_problems.csv, plots/examples.png and
+data/provenance/preprocess.json.
 """
 
 from pathlib import Path

@@ -3,8 +3,8 @@
 Reads data/tfrecords/train/, data/tfrecords/validation/ and the parameters seed,
 hidden_sizes, batch_size, epochs, learning_rate, beta_1, beta_2, epsilon, precision,
 memory_budget, schedule, weight_decay, ema_decay, patience, augmentation. Writes
-models/checkpoint/, metrics/train.json, plots/history.csv (after each epoch) and
-plots/activations.csv.
+models/checkpoint/, metrics/train.json, plots/history.csv (after each epoch),
+plots/activations.csv and data/provenance/train.json.
 """
 
 from functools import partial

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from core_mlp import cli
 from core_mlp.pipeline.params import Params, TrainParams
+from core_mlp.pipeline.provenance import recorded
 
 ROOT = Path(__file__).parent.parent
 TEST_PARAMS = Path(__file__).parent / "params.yaml"
@@ -69,7 +70,8 @@ def run_stages(folder: Path, *names: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name in names:
-            importlib.import_module(f"stages.{name}").main()
+            with recorded(name):
+                importlib.import_module(f"stages.{name}").main()
 
 
 def start(*command: str, cwd: Path, **environment: str) -> subprocess.Popen:

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from core_mlp.reporting import gate
-from core_mlp.reporting.runs import Comparison, Seeds, compare_seeds, git
+from core_mlp.reporting.git import reader, run_git
+from core_mlp.reporting.runs import Comparison, Seeds, compare_seeds
 from core_mlp.reporting.significance import (
     adjust_p_values,
     difference_of_means,
@@ -102,8 +103,8 @@ def models_scored() -> int:
     runs = [run for name in names for run in read(name)]
     results = {(run.metrics["test_accuracy"], run.metrics["test_loss"]) for run in runs}
     for path in ("metrics/evaluate.json", "metrics/seeds.json", *recipes):
-        for commit in git("log", "--format=%H", "--", path).decode().split():
-            content = json.loads(git("show", f"{commit}:{path}") or "{}")
+        for commit in run_git("log", "--format=%H", "--", path).decode().split():
+            content = json.loads(reader(commit)(path) or "{}")
             for run in content.get("runs", [{"metrics": content}]):
                 metrics = run["metrics"]
                 results.add((metrics.get("test_accuracy"), metrics.get("test_loss")))

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from core_mlp import workers
-from core_mlp.pipeline.stage import exit_on_input_error
+from core_mlp.pipeline.stage import InputError, exit_on_input_error
+from core_mlp.pipeline.text import print_any_text
 
 
 def main() -> None:
@@ -63,8 +64,9 @@ def main() -> None:
     page.add_argument("--host", default="127.0.0.1", help="default: this machine only")
     page.add_argument("--port", type=int, default=7860, help="default: 7860")
     for command in (ask, page):
-        folder = Path("models/saved_model")
-        command.add_argument("--model", type=Path, default=folder, help="its folder")
+        command.add_argument(
+            "--model", type=Path, help="its folder; default: the project's own"
+        )
     team = commands.add_parser("workers", help="train with N workers on this machine")
     team.add_argument("number", type=int, metavar="N", help="number of workers")
     about = "command of the first worker, after --; default: dvc repro"
@@ -73,14 +75,33 @@ def main() -> None:
     args = parser.parse_args()
     # The commands that are run find the environment's programs.
     scripts = str(Path(sys.executable).parent)
-    os.environ["PATH"] = f"{scripts}{os.pathsep}{os.environ['PATH']}"
+    os.environ["PATH"] = f"{scripts}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    # A notebook's own, for example, which is not installed here.
+    os.environ["MPLBACKEND"] = "agg"
+    print_any_text()
     with exit_on_input_error():
+        if args.command in ("predict", "demo"):
+            run_model(args)
+            return
+        # Paths in the project are relative to its folder.
+        os.chdir(find_project())
         if args.command == "workers":
             workers.run_workers(args.number, args.chief)
-        elif args.command in ("predict", "demo"):
-            run_model(args)
         else:
             run_report(args)
+
+
+def find_project() -> Path:
+    """Returns the folder of the project, which the current folder may be below.
+
+    Raises:
+      InputError: If neither the current folder nor one above has a dvc.yaml.
+    """
+    current = Path.cwd()
+    for folder in (current, *current.parents):
+        if (folder / "dvc.yaml").is_file():
+            return folder
+    raise InputError(f"no dvc.yaml in {current} or above: change to the project first")
 
 
 def run_model(args: argparse.Namespace) -> None:
@@ -91,7 +112,8 @@ def run_model(args: argparse.Namespace) -> None:
     try:
         from core_mlp.serving import demo, predict
 
-        model = predict.load_model(args.model)
+        folder = args.model or find_project() / "models/saved_model"
+        model = predict.load_model(folder.expanduser())
     finally:
         os.dup2(stderr, 2)
     run = demo.serve if args.command == "demo" else predict.predict_files

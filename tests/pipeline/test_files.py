@@ -55,9 +55,10 @@ def test_an_error_leaves_the_last_one_as_it_was(output, error):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_what_a_killed_run_has_left_is_taken_away(output):
+@pytest.mark.parametrize("name", ["output.partial", "output.abc.partial"])
+def test_what_a_killed_run_has_left_is_taken_away(output, name):
     path, write, read = output
-    left = path.with_name("output.partial")
+    left = path.with_name(name)
     left.mkdir()
     write(left / "output", "half")
 
@@ -67,6 +68,19 @@ def test_what_a_killed_run_has_left_is_taken_away(output):
 
     assert read() == "new"
     assert not left.exists()
+
+
+def test_two_processes_may_write_the_same_output_at_once(output):
+    path, write, read = output
+
+    with atomic_output(path) as first:
+        write(first, "first")
+        with atomic_output(path) as second:
+            write(second, "second")
+        assert read() == "second"
+
+    assert read() == "first"
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from helpers import ROOT, run, run_stages, start, try_to_run, write_params
 
@@ -315,6 +314,8 @@ def test_slurm_tells_the_workers(monkeypatch):
         "[1]",
         '{"cluster": {"worker": [1, 2]}}',
         '{"cluster": {"worker": ["a:70000", "b:1"]}, "task": {"type": "", "index": 0}}',
+        '{"cluster": 3}',
+        '{"cluster": {"worker": 3}}',
     ],
 )
 def test_a_tf_config_that_is_not_valid_is_refused(monkeypatch, config):
@@ -322,6 +323,52 @@ def test_a_tf_config_that_is_not_valid_is_refused(monkeypatch, config):
 
     with pytest.raises(InputError, match=r"^TF_CONFIG: not valid: "):
         distribution.find_workers()
+
+
+@pytest.mark.parametrize(
+    ("cluster", "kind", "index"),
+    [
+        ({"master": ["a:1"], "worker": ["b:1"]}, "worker", 0),
+        ({"master": ["a:1"]}, "master", 0),
+        ({"worker": ["a:1", "b:1"], "ps": ["c:1"]}, "ps", 0),
+        ({"worker": ["a:1", "b:1"]}, "evaluator", 0),
+        ({"worker": ["a:1", "b:1"]}, "chief", 0),
+        ({"worker": ["a:1", "b:1"]}, "worker", -1),
+        ({"worker": "a:1"}, "worker", 5),
+    ],
+)
+def test_a_task_that_cannot_train_is_refused(monkeypatch, cluster, kind, index):
+    """It would train alone, or as another worker."""
+    task = {"type": kind, "index": index}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+
+    with pytest.raises(InputError, match=r"^TF_CONFIG: not valid: "):
+        distribution.find_workers()
+
+
+@pytest.mark.parametrize("tasks", ["", "1"])
+def test_without_several_tasks_slurm_tells_nothing(monkeypatch, tasks):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", tasks)
+
+    assert distribution.find_workers() == ([], 0, None)
+
+
+@pytest.mark.parametrize("tasks", ["two", "3"])
+def test_what_slurm_does_not_tell_is_one_line(monkeypatch, tasks):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", tasks)
+
+    with pytest.raises(InputError, match=r"^SLURM_\*: not valid: "):
+        distribution.find_workers()
+
+
+@pytest.mark.parametrize("text", ["abc", "-1", "0", "nan", "inf"])
+def test_a_time_to_wait_that_is_not_valid_is_refused(monkeypatch, text):
+    monkeypatch.setenv("CORE_MLP_WAIT_SECONDS", text)
+
+    with pytest.raises(InputError, match=f"CORE_MLP_WAIT_SECONDS = {text}: expected"):
+        distribution.wait_seconds()
 
 
 def test_a_port_in_use_is_refused(monkeypatch):
@@ -367,7 +414,7 @@ def test_a_worker_that_does_not_come_is_named(digits_dir, tmp_path, monkeypatch)
         strict=True,
     ):
         (line,) = errors(output)
-        assert f"worker 1, {addresses[1]}: did not come within 4 s: {reason}" in line
+        assert f"worker 1, {addresses[1]}: did not join within 4 s: {reason}" in line
 
 
 def test_a_worker_that_waits_can_be_interrupted(digits_dir, tmp_path):
@@ -379,9 +426,7 @@ def test_a_worker_that_waits_can_be_interrupted(digits_dir, tmp_path):
             if line.startswith("Waiting for worker 1, 127.0.0.1:"):
                 break
         time.sleep(1)
-        group = psutil.Process(process.pid)
-        for member in [group, *group.children()]:  # As a terminal does, and Slurm.
-            member.send_signal(number)
+        process.send_signal(number)
 
     for process in processes:
         process.communicate(timeout=20)

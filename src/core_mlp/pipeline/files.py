@@ -1,13 +1,16 @@
 """Atomic writes, process locks, and JSON and CSV with reproducible bytes."""
 
 import csv
+import fcntl
+import glob
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -17,14 +20,17 @@ from core_mlp.pipeline.stage import InputError, first_line
 
 # Decimals of every number written: beyond what any of our test sets can resolve.
 DECIMALS = 6
+# In a folder that an output is being written to.
+LOCK_NAME = ".lock"
 
 
 @contextmanager
 def atomic_output(path: Path, *write_errors: type[Exception]) -> Iterator[Path]:
     """Writes a file or folder completely or not at all.
 
-    The block writes into a folder beside the output, `NAME.partial`. If it succeeds,
-    the result is renamed to `path`; until then, the previous output stays in place.
+    The block writes into a folder of its own beside the output, `NAME.*.partial`. If it
+    succeeds, the result is renamed to `path`; until then, the previous output stays in
+    place. Several processes may write the same output at once: the last one wins.
 
     Args:
       path: The output, a file or a folder.
@@ -34,11 +40,10 @@ def atomic_output(path: Path, *write_errors: type[Exception]) -> Iterator[Path]:
     Yields:
       The path to write to, where nothing exists yet.
     """
-    scratch = path.with_name(f"{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _delete_abandoned(path)
+    scratch, lock = _make_scratch(path)
     try:
-        if scratch.exists():  # Left behind by a run that was killed.
-            shutil.rmtree(scratch)
-        scratch.mkdir(parents=True)
         yield scratch / path.name
         # A rename replaces a file, but not a folder.
         if path.is_dir():
@@ -53,6 +58,39 @@ def atomic_output(path: Path, *write_errors: type[Exception]) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        lock.close()
+
+
+def _make_scratch(path: Path) -> tuple[Path, IO[bytes]]:
+    """Makes a folder beside an output, and in it a file that this process has locked.
+
+    The kernel releases the lock when the process ends, however it ends.
+    """
+    try:
+        hidden = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        lock = (hidden / LOCK_NAME).open("wb")
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    with suppress(OSError):  # A file system without locks: nothing is ever abandoned.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    # Only now may `_delete_abandoned` of another process see it.
+    scratch = hidden.with_name(f"{hidden.name[1:]}.partial")
+    hidden.rename(scratch)
+    return scratch, lock
+
+
+def _delete_abandoned(path: Path) -> None:
+    """Deletes the scratch folders of an output whose processes were killed."""
+    name = glob.escape(path.name)
+    for scratch in [
+        *path.parent.glob(f"{name}.*.partial"),
+        *path.parent.glob(f"{name}.partial"),  # By earlier versions.
+    ]:
+        # An error: locked by a live process, or just deleted by another one.
+        with suppress(OSError), (scratch / LOCK_NAME).open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager
@@ -94,6 +132,25 @@ def write_text(path: Path, text: str) -> None:
 def parse_yaml(text: str | bytes) -> Any:
     """Parses YAML as DVC does, so that stages use the values that dvc.lock has."""
     return YAML(typ="safe", pure=True).load(text)
+
+
+def canonical_json(value: Any) -> str:
+    """Returns JSON that is the same for equal values: 0 and 0.0 are one number.
+
+    >>> canonical_json({"b": 0.0, "a": [1.0]}), canonical_json({"a": [1], "b": 0})
+    ('{"a": [1], "b": 0}', '{"a": [1], "b": 0}')
+    """
+    return json.dumps(_canonical(value), sort_keys=True, default=str)
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
 
 
 def sha256(path: Path | str) -> str:

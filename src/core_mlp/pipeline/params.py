@@ -2,9 +2,9 @@
 
 import reprlib
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from core_mlp.pipeline.files import parse_yaml
 from core_mlp.pipeline.metadata import Size
@@ -21,6 +21,16 @@ PositiveFraction = Annotated[float, Field(ge=1e-30, le=1.0)]
 DecayRate = Annotated[float, Field(ge=0.0, le=0.999999)]
 
 
+def _is_not_just_equal(value: Any) -> Any:
+    """Refuses 1.0 and True, which `Literal` takes for 1."""
+    if isinstance(value, (bool, float)):
+        raise ValueError("input should be 1 or 3")
+    return value
+
+
+Channels = Annotated[Literal[1, 3] | None, BeforeValidator(_is_not_just_equal)]
+
+
 class StageParams(BaseModel):
     """Base of the stages' parameters: exact types, no unknown keys."""
 
@@ -34,7 +44,7 @@ class FetchParams(StageParams):
 
     dataset: Annotated[str, Field(pattern=DATASET_NAME)]
     image_size: Annotated[list[Size], Field(min_length=2, max_length=2)] | None = None
-    channels: Literal[1, 3] | None = None
+    channels: Channels = None
 
 
 class AugmentationParams(StageParams):
@@ -137,4 +147,5 @@ def _describe(details: dict) -> str:
     if details["type"] == "string_pattern_mismatch":
         expected = "the name of a TFDS dataset, such as mnist, or of a folder"
         return f"{key} = {value}: expected {expected} in data/source"
-    return f"{key} = {value}: {details['msg'][0].lower()}{details['msg'][1:]}"
+    problem = details["msg"].removeprefix("Value error, ")
+    return f"{key} = {value}: {problem[0].lower()}{problem[1:]}"

@@ -6,6 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from core_mlp.pipeline.text import print_any_text, visible
 
 PARENT_CHECK_SECONDS = 0.2
 
@@ -27,14 +30,18 @@ def first_line(error: Exception) -> str:
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Runs a stage as a process that ends when DVC does.
+    """Runs a stage as a process that ends when DVC does, and records what it ran with.
 
     `stages/__init__.py` has set `$PARENT_PID`, before the imports during which DVC may
     have been killed.
     """
+    # Imported here because it imports InputError from this module.
+    from core_mlp.pipeline.provenance import recorded
+
     parent = int(os.environ["PARENT_PID"])
     threading.Thread(target=exit_with_parent, args=[parent], daemon=True).start()
-    with exit_on_input_error():
+    print_any_text()
+    with exit_on_input_error(), recorded(Path(sys.argv[0]).stem):
         main()
 
 
@@ -48,10 +55,10 @@ def exit_on_input_error() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(visible(f"error: {error}"))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"error: {where}{error.strerror or error}")
+        sys.exit(visible(f"error: {where}{error.strerror or error}"))
     except KeyboardInterrupt:
         sys.exit("error: interrupted")
 

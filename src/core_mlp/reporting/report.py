@@ -14,6 +14,7 @@ from core_mlp.evaluation.metrics import CONFIDENCE_LEVEL
 from core_mlp.evaluation.plots import MAX_SPRITE_IMAGES, SPRITE_COLUMNS
 from core_mlp.pipeline.files import write_text
 from core_mlp.pipeline.stage import InputError
+from core_mlp.pipeline.text import visible
 from core_mlp.reporting import document, gate, model_card
 from core_mlp.reporting.runs import Comparison, Run, compare, read_run
 from core_mlp.reporting.significance import adjust_p_values
@@ -53,11 +54,11 @@ def write_report(base: str, head: str | None, *, with_gate: bool = False) -> Non
     if head is None:
         model_card.write(new)
         print(f"Wrote {model_card.PATH}")
-    print(*verdict, sep="\n")
-    for rule, outcome, reason in results:
-        print(f"{outcome}: {rule}: {reason}")
+    lines = [*verdict, *(f"{r.outcome}: {r.rule}: {r.reason}" for r in results)]
     if results and edits:
-        print(f"{edits}.")
+        lines.append(f"{edits}.")
+    for line in lines:
+        print(visible(line))
     if failed := [r.rule for r in results if r.outcome == "fail"]:
         raise InputError(f"the gate failed: {', '.join(failed)}; see {MARKDOWN}")
     if any(r.outcome == "investigate" for r in results):

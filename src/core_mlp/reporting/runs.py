@@ -3,20 +3,24 @@
 import csv
 import hashlib
 import io
-import json
 import re
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from core_mlp.evaluation.metrics import CalibrationBin, ClassAccuracy
-from core_mlp.pipeline.files import parse_yaml
+from core_mlp.pipeline import provenance
+from core_mlp.pipeline.files import canonical_json, parse_yaml
 from core_mlp.pipeline.metadata import first_problem
 from core_mlp.pipeline.stage import InputError
-from core_mlp.reporting.significance import Difference, difference_of_means
+from core_mlp.reporting import evidence
+from core_mlp.reporting.git import reader
+from core_mlp.reporting.significance import (
+    Difference,
+    Summary,
+    difference_of_means,
+)
 
 SEED_METRICS = (
     *("validation_accuracy", "test_accuracy"),
@@ -27,21 +31,30 @@ METRICS = {
     *("train_epochs", "validation_loss", "test_accuracy_low", "test_accuracy_high"),
     *SEED_METRICS,
 }
-METRICS_ADAPTER = TypeAdapter(dict[str, float])
+TEST_SPLIT = "data/tfrecords/test"
+METRICS_ADAPTER = TypeAdapter(dict[str, FiniteFloat])
+PARAMS_ADAPTER = TypeAdapter(dict[str, Any])
 
 
 class SeedRun(BaseModel):
     """Result of one seed: metrics, and test accuracy by class."""
 
     seed: int
-    metrics: dict[str, float]
-    classes: dict[str, float] = {}
+    metrics: dict[str, FiniteFloat]
+    classes: dict[str, FiniteFloat] = {}
 
 
 class Seeds(BaseModel):
-    """Content of metrics/seeds.json: a result per seed, and `Run.identity` of all."""
+    """Content of metrics/seeds.json.
+
+    Attributes:
+      identity: `Run.identity` of all runs.
+      summary: Summary of each metric over the runs.
+      runs: A result per seed.
+    """
 
     identity: str
+    summary: dict[str, Summary] = {}
     runs: Annotated[list[SeedRun], Field(min_length=2)]
 
 
@@ -113,7 +126,7 @@ class Run(NamedTuple):
     def identity(self) -> str:
         """Hash of everything but the seed: equal for all seeds of one setting."""
         params = {key: value for key, value in self.params.items() if key != "seed"}
-        facts = json.dumps([params, self.inputs], sort_keys=True, default=str)
+        facts = canonical_json([params, self.inputs])
         return hashlib.sha256(facts.encode()).hexdigest()[:16]
 
     @property
@@ -214,8 +227,8 @@ def read_run(revision: str | None, name: str | None = None) -> Run:
     """Reads a run: a revision, an experiment by its name, or None for the workspace.
 
     Raises:
-      InputError: If there is no such revision, a file is missing or corrupt, or
-        params.yaml was edited after the run.
+      InputError: If there is no such revision, a file is missing or corrupt, something
+        was edited after the run, or results contradict each other.
     """
     read = reader(revision)
     name = name or revision or "workspace"
@@ -239,10 +252,10 @@ def read_run(revision: str | None, name: str | None = None) -> Run:
     def rows(file: str, row_type: type) -> list:
         return parse(f"plots/{file}.csv", lambda text: _parse_rows(text, row_type))
 
-    locked_params, inputs, test_split = parse("dvc.lock", _parse_lock)
+    lock = parse("dvc.lock", _parse_lock)
     run = Run(
         name=name,
-        params=parse("params.yaml", lambda text: flatten(parse_yaml(text))),
+        params=parse("params.yaml", _parse_params),
         metrics=parse("metrics/train.json", METRICS_ADAPTER.validate_json)
         | parse("metrics/evaluate.json", METRICS_ADAPTER.validate_json),
         history=rows("history", Epoch),
@@ -251,53 +264,36 @@ def read_run(revision: str | None, name: str | None = None) -> Run:
         calibration=rows("calibration", CalibrationBin),
         mistakes={row.index: row for row in rows("mistakes", Mistake)},
         sprite=read("plots/mistakes_sprite.png"),
-        test_split=test_split,
+        test_split=lock.inputs[TEST_SPLIT],
         seeds=parse("metrics/seeds.json", Seeds.model_validate_json, required=False),
-        inputs=inputs,
+        inputs=lock.inputs,
         num_leaked=parse("plots/data_problems.csv", _parse_leaked, required=False) or 0,
     )
     if missing := METRICS - run.metrics.keys():
         raise InputError(f"{name}: its metrics lack {min(missing)}")
-    for key in sorted(run.params.keys() | locked_params.keys()):
-        if run.params.get(key) != locked_params.get(key):
-            raise InputError(
-                f"{name}: {key} in params.yaml is not the one these results were made "
-                "with: run `dvc repro` first"
-            )
+    _check_params(run, lock.params)
+    if lock.contradictions:
+        raise InputError(
+            f"{name}: the results of {', '.join(lock.contradictions)} were made with "
+            "other parameters, code or data than dvc.lock says (`dvc exp save` and "
+            "`dvc commit` run nothing): run `dvc repro --force`"
+        )
+    evidence.check(run)
     return run
 
 
-def git(*arguments: str) -> bytes | None:
-    """Returns what a Git command prints, or None if it fails."""
-    result = subprocess.run(["git", *arguments], capture_output=True, check=False)
-    return result.stdout if result.returncode == 0 else None
-
-
-def resolve(revision: str) -> str:
-    """Returns the commit of a revision, or of an experiment by its name.
-
-    Raises:
-      InputError: If there is none, or several experiments have the name.
-    """
-    name = f"{revision}^{{commit}}"
-    found = git("rev-parse", "--verify", "--quiet", "--end-of-options", name)
-    # DVC keeps an experiment as refs/exps/BA/SELINE/NAME.
-    experiments = f"refs/exps/*/*/{revision}"
-    found = found or git("for-each-ref", "--format=%(objectname)", experiments) or b""
-    commits = found.split()
-    if not commits:
-        raise InputError(f"{revision}: no such revision or experiment")
-    if len(commits) > 1:
-        raise InputError(f"{revision}: several experiments have this name")
-    return commits[0].decode()
-
-
-def reader(revision: str | None) -> Callable[[str], bytes | None]:
-    """Returns a function from a path to its content, or to None if there is no file."""
-    if revision is None:
-        return lambda path: Path(path).read_bytes() if Path(path).exists() else None
-    commit = resolve(revision)
-    return lambda path: git("show", f"{commit}:{path}")
+def _check_params(run: Run, locked: dict[str, Any]) -> None:
+    """Raises InputError if params.yaml is not what dvc.lock has, key by key."""
+    for key in sorted(run.params.keys() | locked.keys()):
+        if key not in locked:
+            raise InputError(
+                f"{run.name}: {key} in params.yaml is not a parameter of any stage"
+            )
+        if canonical_json(run.params.get(key)) != canonical_json(locked[key]):
+            raise InputError(
+                f"{run.name}: {key} in params.yaml is not the one these results were "
+                "made with: run `dvc repro` first"
+            )
 
 
 def flatten(values: dict[str, Any]) -> dict[str, Any]:
@@ -315,8 +311,21 @@ def flatten(values: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _parse_lock(text: str) -> tuple[dict[str, Any], dict[str, str], str]:
-    """Returns parameters, hashes of code and data, and that of the test split."""
+class _Lock(NamedTuple):
+    """Content of dvc.lock.
+
+    Attributes:
+      params: Parameters of all stages.
+      inputs: Hashes of the code and data that training, export and evaluation read.
+      contradictions: Stages whose results were made with something else.
+    """
+
+    params: dict[str, Any]
+    inputs: dict[str, str]
+    contradictions: list[str]
+
+
+def _parse_lock(text: str) -> _Lock:
     stages = parse_yaml(text)["stages"]
     params = {
         key: value
@@ -329,7 +338,13 @@ def _parse_lock(text: str) -> tuple[dict[str, Any], dict[str, str], str]:
         for dep in stages[stage]["deps"]
         if not dep["path"].startswith("models/")  # These differ from seed to seed.
     }
-    return flatten(params), inputs, inputs["data/tfrecords/test"]
+    if TEST_SPLIT not in inputs:
+        raise ValueError(f"evaluate does not depend on {TEST_SPLIT}")
+    return _Lock(flatten(params), inputs, list(provenance.find_contradictions(stages)))
+
+
+def _parse_params(text: str) -> dict[str, Any]:
+    return flatten(PARAMS_ADAPTER.validate_python(parse_yaml(text)))
 
 
 def _parse_rows(text: str, row_type: type) -> list:

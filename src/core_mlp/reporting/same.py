@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core_mlp.pipeline.files import parse_yaml
-from core_mlp.pipeline.stage import InputError
-from core_mlp.reporting.runs import git, resolve
+from core_mlp.pipeline.stage import InputError, first_line
+from core_mlp.reporting.git import reader
 
 CACHE = Path(".dvc/cache/files/md5")
 
@@ -21,13 +21,13 @@ def compare_outputs(base: str) -> None:
     Raises:
       InputError: If an output differs or is missing, or the pipeline fails.
     """
-    old_lock = git("show", f"{resolve(base)}:dvc.lock")
+    old_lock = reader(base)("dvc.lock")
     if old_lock is None:
         raise InputError(f"{base}: dvc.lock is missing")
+    old = _read_lock(base, old_lock)
     if subprocess.run(["dvc", "repro", "--quiet"], check=False).returncode:
         raise InputError("dvc repro failed")
-    old = dict(_files(old_lock))
-    new = dict(_files(Path("dvc.lock").read_text(encoding="utf-8")))
+    new = _read_lock("workspace", Path("dvc.lock").read_bytes())
     moved = {md5: path for path, md5 in new.items() if path not in old}
     num_same, problems = 0, []
     for path, md5 in old.items():
@@ -43,7 +43,16 @@ def compare_outputs(base: str) -> None:
         raise InputError(f"{len(problems)} of {len(old)} outputs are not as in {base}")
 
 
-def _files(lock: str | bytes) -> Iterator[tuple[str, str]]:
+def _read_lock(name: str, lock: bytes) -> dict[str, str]:
+    """Returns the MD5 of each file by its path."""
+    try:
+        return dict(_files(lock))
+    # Conflict markers, another schema, or half a file: the parser raises many things.
+    except Exception as error:
+        raise InputError(f"{name}: dvc.lock is corrupt: {first_line(error)}") from error
+
+
+def _files(lock: bytes) -> Iterator[tuple[str, str]]:
     """Yields path and MD5 of each output, and of each file of a folder."""
     for stage in parse_yaml(lock)["stages"].values():
         for out in stage["outs"]:

@@ -6,6 +6,7 @@ the sampling noise of the test images, for one model.
 
 import re
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from subprocess import PIPE, STDOUT
@@ -60,12 +61,15 @@ def run_seeds(
     for seed in tqdm(range(1, number + 1), unit="seed", disable=None):
         # In a copy; what DVC has run before comes from its run cache.
         command = ["dvc", "exp", "run", "--temp", *settings, "-S", f"seed={seed}"]
-        done = subprocess.run(command, stdout=PIPE, stderr=STDOUT, text=True)
-        if done.returncode:
+        done = subprocess.run(
+            command, stdout=PIPE, stderr=STDOUT, text=True, errors="replace"
+        )
+        name = re.search(r"Ran experiment\(s\): (\S+)", done.stdout)
+        if done.returncode or not name:
+            print(done.stdout, file=sys.stderr)
             last_line = " ".join(done.stdout.strip().splitlines()[-1:])
             raise InputError(f"{' '.join(command)}: {last_line}")
-        name = re.search(r"Ran experiment\(s\): (\S+)", done.stdout)[1]
-        runs.append(read_run(name))
+        runs.append(read_run(name[1]))
         accuracy = runs[-1].metrics["test_accuracy"]
         tqdm.write(f"seed {seed}: test accuracy {accuracy:.4f}")
     if len({result.identity for result in runs}) > 1:

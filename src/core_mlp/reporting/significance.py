@@ -13,9 +13,12 @@ import numpy as np
 from scipy import stats
 
 from core_mlp.evaluation.metrics import CONFIDENCE_LEVEL
+from core_mlp.pipeline.files import DECIMALS
 
 POWER = 0.8
 MAX_SEEDS = 1000
+# Numbers are rounded when they are written: what differs by less does not differ.
+RESOLUTION = 1.5 * 10.0**-DECIMALS
 
 
 class Summary(NamedTuple):
@@ -32,7 +35,8 @@ class Difference(NamedTuple):
 
     Attributes:
       value: The difference.
-      error: Its standard error; 0 if no seed differs from another, which tells nothing.
+      error: Its standard error; 0 if all seeds of each side agree; then nothing can be
+        concluded.
       df: Degrees of freedom of the t distribution.
       sd: Standard deviation of one seed's result, of both sides pooled.
     """
@@ -41,6 +45,11 @@ class Difference(NamedTuple):
     error: float
     df: float
     sd: float
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether no seed of either side differs from another."""
+        return not self.error and abs(self.value) <= RESOLUTION
 
     def interval(self) -> tuple[float, float]:
         """Returns the ends of the 95 % t interval."""
@@ -94,10 +103,21 @@ class Difference(NamedTuple):
 
 def summarize(values: Sequence[float]) -> Summary:
     """Summarizes a metric over at least two seeds."""
-    mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
+    mean, sd = float(np.mean(values)), variance(values) ** 0.5
     quantile = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, len(values) - 1)
     half_width = float(quantile) * sd / len(values) ** 0.5
     return Summary(mean, sd, mean - half_width, mean + half_width)
+
+
+def variance(values: Sequence[float]) -> float:
+    """Returns the sample variance; 0 if the values differ by rounding only.
+
+    >>> variance([0.972222] * 7), variance([0.5, 0.500001]), variance([0.0, 1.0])
+    (0.0, 0.0, 0.5)
+    """
+    if np.ptp(values) <= RESOLUTION:
+        return 0.0
+    return float(np.var(values, ddof=1))
 
 
 def difference_of_means(old: Sequence[float], new: Sequence[float]) -> Difference:
@@ -109,7 +129,7 @@ def difference_of_means(old: Sequence[float], new: Sequence[float]) -> Differenc
       Welch, 1947: The generalization of Student's problem when several different
       population variances are involved.
     """
-    known = [np.var(values, ddof=1) for values in (old, new) if len(values) > 1]
+    known = [variance(values) for values in (old, new) if len(values) > 1]
     variances = known * 2 if len(known) == 1 else known
     parts = [v / len(values) for v, values in zip(variances, (old, new), strict=True)]
     df = max(len(old), len(new)) - 1

@@ -13,8 +13,9 @@ from core_mlp.evaluation.plots import fixed_style
 from core_mlp.pipeline.files import write_text
 from core_mlp.pipeline.stage import InputError
 from core_mlp.reporting.document import format_value, picture, render, to_html
+from core_mlp.reporting.git import resolve, run_git
 from core_mlp.reporting.report import HTML, MARKDOWN
-from core_mlp.reporting.runs import Run, git, read_run, resolve
+from core_mlp.reporting.runs import Run, read_run
 
 ACCURACIES = ("validation_accuracy", "test_accuracy")
 
@@ -27,7 +28,7 @@ def write_sweep() -> None:
     """
     commit = resolve("HEAD")
     pattern = f"refs/exps/{commit[:2]}/{commit[2:]}"
-    refs = git("for-each-ref", "--format=%(refname)", pattern).decode().split()
+    refs = run_git("for-each-ref", "--format=%(refname)", pattern).decode().split()
     if not refs:
         raise InputError(f"no experiments have started from this commit, {commit[:8]}")
     runs = [read_run("HEAD"), *(read_run(ref, ref.split("/")[-1]) for ref in refs)]

@@ -5,6 +5,7 @@ summed over replicas, and each applies the same update.
 """
 
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -26,6 +27,8 @@ from core_mlp.training import loop, resume
 from core_mlp.training.input_pipeline import Examples
 
 PROBE_SECONDS = 1.0
+# Of the types of tasks in TF_CONFIG, those that train here; the chief comes first.
+TASK_TYPES = ("chief", "worker")
 SUM = tf.distribute.ReduceOp.SUM
 
 
@@ -53,33 +56,64 @@ def find_workers() -> Workers:
     """Reads `$TF_CONFIG`, which is set to what Slurm says under srun.
 
     Raises:
-      InputError: If it is not valid, or this worker's port is in use.
+      InputError: If it is not valid, this process is neither chief nor worker, or its
+        port is in use.
     """
-    num_tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
-    if num_tasks > 1 and "TF_CONFIG" not in os.environ:
-        # Slurm itself gives each task its GPUs: these numbers only bound the tasks.
-        slurm = tf.distribute.cluster_resolver.SlurmClusterResolver(
-            gpus_per_node=num_tasks, gpus_per_task=1, auto_set_gpu=False
-        )
-        cluster = slurm.cluster_spec().as_dict()
-        task = {"type": slurm.task_type, "index": slurm.task_id}
-        os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
     try:
-        config = {"cluster": {}} | json.loads(os.environ.get("TF_CONFIG") or "{}")
-        chiefs, others = (config["cluster"].get(k, []) for k in ("chief", "worker"))
-        names = [f"worker {n}, {name}" for n, name in enumerate([*chiefs, *others])]
+        read_slurm()
+    # What TensorFlow's reader of Slurm's variables raises when one is odd.
+    except (ValueError, LookupError, RuntimeError, OSError) as error:
+        raise InputError(f"SLURM_*: not valid: {first_line(error)}") from error
+    try:
+        config = json.loads(os.environ.get("TF_CONFIG") or "{}")
+        cluster, task = config.get("cluster") or {}, config.get("task") or {}
+        addresses = [name for kind in TASK_TYPES for name in cluster.get(kind, [])]
+        names = [f"worker {n}, {name}" for n, name in enumerate(addresses)]
+        kind = "master" if "master" in cluster else task.get("type", "worker")
+        if kind not in TASK_TYPES:
+            # Such as master, TensorFlow's older name of the chief.
+            allowed = " or ".join(TASK_TYPES)
+            raise InputError(
+                f"TF_CONFIG: not valid: task type {kind!r}: expected {allowed}"
+            )
         if len(names) < 2:
             return Workers([], 0)
-        index = int(config["task"]["index"])
-        index += len(chiefs) if config["task"]["type"] == "worker" else 0
-        with socket.socket() as listener:  # TensorFlow would share a port in use.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(("", int(names[index].rpartition(":")[2])))
+        index = int(task["index"])
+        if not 0 <= index < len(cluster[kind]):
+            raise LookupError(f"there is no {kind} {index}")
+        index += len(cluster.get("chief", [])) if kind == "worker" else 0
+        listen(address_of(names[index])[1]).close()  # TensorFlow would share a port.
     except OSError as error:
         raise InputError(f"{names[index]}: {error}") from error
     except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
         raise InputError(f"TF_CONFIG: not valid: {error!r}") from error
     return Workers(names, index)
+
+
+def read_slurm() -> None:
+    """Sets `$TF_CONFIG` where srun runs several tasks, unless it is set."""
+    num_tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS") or 1)
+    if num_tasks < 2 or "TF_CONFIG" in os.environ:
+        return
+    # Slurm itself gives each task its GPUs: these numbers only bound the tasks.
+    slurm = tf.distribute.cluster_resolver.SlurmClusterResolver(
+        gpus_per_node=num_tasks, gpus_per_task=1, auto_set_gpu=False
+    )
+    cluster = slurm.cluster_spec().as_dict()
+    task = {"type": slurm.task_type, "index": slurm.task_id}
+    os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
+
+
+def wait_seconds() -> float:
+    """Returns how long to wait for other workers; raises InputError if not valid."""
+    text = os.environ.get("CORE_MLP_WAIT_SECONDS") or "300"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0.0 < seconds < math.inf:
+        raise InputError(f"CORE_MLP_WAIT_SECONDS = {text}: expected seconds, above 0")
+    return seconds
 
 
 @contextmanager
@@ -103,10 +137,12 @@ def connect(facts: Mapping[str, str]) -> Iterator[Workers]:
         return
     others = [name for name in workers.names if name != workers.names[workers.index]]
     print(f"Waiting for {'; '.join(others)}", flush=True)
+    limit = wait_seconds()
+    wait_until_reachable(others, workers.names[workers.index], limit)
     process, have_joined = os.getpid(), multiprocessing.Event()
-    # A process: TensorFlow, while it waits for others, stops all Python threads.
+    # A process, not a thread: TensorFlow blocks all Python threads while it waits.
     if not (watcher := os.fork()):
-        watch_others(others, process, have_joined)
+        watch_others(others, process, have_joined, limit)
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         have_joined.set()
@@ -123,8 +159,66 @@ def connect(facts: Mapping[str, str]) -> Iterator[Workers]:
         os.kill(watcher, signal.SIGKILL)
 
 
-def watch_others(others: Sequence[str], process: int, have_joined: Event) -> None:
-    """Kills a process with one line when another worker does not come, or is lost."""
+def wait_until_reachable(others: Sequence[str], own: str, limit: float) -> None:
+    """Waits until every other worker listens at its address, as this one does.
+
+    TensorFlow would wait, too, but neither Ctrl-C nor SIGTERM ends it while it does.
+
+    Raises:
+      InputError: If a worker does not listen within `limit` seconds.
+    """
+    start, missing = time.monotonic(), list(others)
+    with listen(address_of(own)[1]) as listener:
+        listener.setblocking(False)
+        while True:
+            with suppress(BlockingIOError):  # The others' probes.
+                while True:
+                    listener.accept()[0].close()
+            errors = {name: error for name in missing if (error := probe(name))}
+            missing = list(errors)
+            if not missing:
+                return
+            if time.monotonic() - start > limit:
+                name, error = next(iter(errors.items()))
+                raise InputError(f"{name}: did not join within {limit:g} s: {error}")
+            time.sleep(PROBE_SECONDS)
+
+
+def listen(port: int) -> socket.socket:
+    """Listens at a port, for IPv6 too where the machine has it."""
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(
+            ("", port), family=socket.AF_INET6, dualstack_ipv6=True
+        )
+    return socket.create_server(("", port))
+
+
+def probe(name: str) -> Exception | None:
+    """Returns why a worker cannot be reached, or None if it can."""
+    try:
+        socket.create_connection(address_of(name), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as error:
+        return error
+    return None
+
+
+def address_of(name: str) -> tuple[str, int]:
+    """Returns host and port of a worker, whose name ends with them."""
+    host, _, port = name.split()[-1].rpartition(":")
+    return host.strip("[]"), int(port)  # An IPv6 address is in brackets.
+
+
+def watch_others(
+    others: Sequence[str], process: int, have_joined: Event, limit: float
+) -> None:
+    """Kills a process with one line when another worker does not join, or is lost.
+
+    Args:
+      others: The other workers, by name.
+      process: What to kill.
+      have_joined: Is set once all workers have joined.
+      limit: Seconds to wait for that.
+    """
 
     def kill(*_) -> None:
         # The others shall see the same, before this process is gone too.
@@ -136,22 +230,19 @@ def watch_others(others: Sequence[str], process: int, have_joined: Event) -> Non
     # Ctrl-C or SIGTERM: TensorFlow, while it waits, ends at neither.
     signal.signal(signal.SIGINT, kill)
     signal.signal(signal.SIGTERM, kill)
-    limit = float(os.environ.get("CORE_MLP_WAIT_SECONDS", 300))
     start, seen = time.monotonic(), set()
     while os.getppid() == process:
         errors = {}
         for name in others:
-            try:
-                host, _, port = name.split()[-1].rpartition(":")
-                socket.create_connection((host, int(port)), timeout=10).close()
-                seen.add(name)
-            except (OSError, ValueError, OverflowError) as error:
+            if error := probe(name):
                 errors[name] = error
+            else:
+                seen.add(name)
         if lost := [name for name in errors if name in seen]:
             name, problem = lost[0], "has ended or cannot be reached"
         elif not have_joined.is_set() and time.monotonic() - start > limit:
             name = next(iter(errors), others[0])
-            problem = f"did not come within {limit:g} s"
+            problem = f"did not join within {limit:g} s"
         else:
             time.sleep(PROBE_SECONDS)
             continue

@@ -34,7 +34,9 @@ def run_facts(
     processor = cpuinfo.read_text().split("\n\n")[0] if cpuinfo.exists() else ""
     settings = {k: v for k, v in os.environ.items() if k.startswith(SETTINGS)}
     settings.pop("TF_CONFIG", None)  # Who trains, and where.
-    code = [path.read_text("utf-8") for path in [stage, *sorted(PACKAGE.rglob("*.py"))]]
+    # Not hidden files, such as an editor's lock, which may be a link to nothing.
+    modules = [path for path in PACKAGE.rglob("[!.]*.py") if path.is_file()]
+    code = [path.read_text("utf-8") for path in [stage, *sorted(modules)]]
     facts = {
         "parameters": [train_params.model_dump_json()],
         "data": [info.model_dump_json() for info in inputs],
@@ -64,7 +66,7 @@ def exclusive_state(facts: Iterable[str]) -> Iterator[Path]:
     """
     default = platformdirs.user_state_path("core_mlp")
     folder = os.environ.get("CORE_MLP_STATE_DIR") or default
-    path = Path(folder, f"{hash_texts(facts)}.npz")
+    path = Path(folder, f"{hash_texts(facts)}.npz").expanduser()
     with process_lock(path.with_suffix(".lock"), "training the same model"):
         yield path
         path.unlink(missing_ok=True)

@@ -1,0 +1,180 @@
+"""Do the results of a run agree with each other?
+
+Results are files in Git, and a file can be edited. Most numbers are in two files: what
+was edited in one only is found here. CI recomputes the rest; see docs/reports.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats
+
+from core_mlp.evaluation import metrics
+from core_mlp.pipeline.files import DECIMALS
+from core_mlp.pipeline.stage import InputError
+from core_mlp.reporting.significance import summarize
+
+if TYPE_CHECKING:
+    from core_mlp.reporting.runs import Run, SeedRun
+
+# Numbers are rounded when they are written, and so are those computed from them here.
+TOLERANCE = 2 * 10.0**-DECIMALS
+# Fewer runs of the same settings than this are as far from the mean of the seeds.
+IMPROBABLE = 1e-3
+TRAIN = "metrics/train.json"
+EVALUATE = "metrics/evaluate.json"
+SEEDS = "metrics/seeds.json"
+
+
+def check(run: Run) -> None:
+    """Raises InputError if results of a run contradict each other, naming the first."""
+    for check_part, command in (
+        (_check_training, "dvc repro --force"),
+        (_check_test, "dvc repro --force"),
+        (_check_mistakes, "dvc repro --force"),
+        (_check_seeds, "core-mlp seeds N --replace"),
+    ):
+        for problem in check_part(run):
+            raise InputError(
+                f"{run.name}: its results contradict each other: {problem}; run "
+                f"`{command}`"
+            )
+
+
+def _check_training(run: Run) -> Iterator[str]:
+    """Compares metrics/train.json with plots/history.csv and the parameters."""
+    epochs = {row.epoch: row for row in run.history}
+    kept = run.metrics["train_epochs"]
+    if [*epochs] != [*range(1, len(epochs) + 1)] or kept not in epochs:
+        yield f"{TRAIN} has train_epochs = {kept:g}, plots/history.csv another number"
+        return
+    for name in (
+        "train_loss",
+        "train_accuracy",
+        "validation_loss",
+        "validation_accuracy",
+    ):
+        if name in run.metrics and not _is_equal(
+            run.metrics[name], getattr(epochs[kept], name)
+        ):
+            yield f"{TRAIN} and plots/history.csv have another {name}"
+    # Without patience, all epochs of the parameters are trained, and the last is kept.
+    limit = run.params.get("epochs", math.inf)
+    if kept > limit or (not run.params.get("patience") and kept < len(epochs)):
+        yield f"{TRAIN} has train_epochs = {kept:g}, params.yaml epochs = {limit}"
+
+
+def _check_test(run: Run) -> Iterator[str]:
+    """Compares metrics/evaluate.json with what the CSVs of evaluate add up to."""
+    names = run.class_names
+    counts = np.array([[run.confusion.get((a, p), 0) for p in names] for a in names])
+    if counts.sum() != run.count or not run.count or (counts < 0).any():
+        yield "plots/confusion.csv lacks the pair of a class with itself"
+        return
+    accuracy = metrics.proportion(int(np.trace(counts)), run.count)
+    for suffix, expected in zip(("", "_low", "_high"), accuracy, strict=True):
+        name = f"test_accuracy{suffix}"
+        if not _is_equal(run.metrics[name], expected):
+            yield (
+                f"{EVALUATE} has {name} = {run.metrics[name]}, plots/confusion.csv "
+                f"gives {round(expected, DECIMALS)}"
+            )
+    expected_rows = {row.label: row for row in metrics.class_accuracies(counts, names)}
+    if expected_rows.keys() != {row.label for row in run.classes}:
+        yield "plots/per_class.csv and plots/confusion.csv have other classes"
+        return
+    for row in run.classes:
+        if not _is_equal(row[1:], expected_rows[row.label][1:]):
+            yield (
+                "plots/per_class.csv and plots/confusion.csv differ about class "
+                f"{row.label}"
+            )
+    if sum(b.count for b in run.calibration) != run.count:
+        yield "plots/calibration.csv and plots/confusion.csv have other image counts"
+    elif not _is_equal(
+        run.metrics["test_calibration_error"],
+        metrics.calibration_error(run.calibration),
+    ):
+        yield f"{EVALUATE} and plots/calibration.csv have another calibration error"
+
+
+def _check_mistakes(run: Run) -> Iterator[str]:
+    """Compares plots/mistakes.csv with plots/confusion.csv."""
+    pairs = Counter((m.label, m.predicted) for m in run.mistakes.values())
+    expected = {p: n for p, n in run.confusion.items() if n and p[0] != p[1]}
+    if pairs != expected:
+        yield "plots/mistakes.csv and plots/confusion.csv have other mistakes"
+
+
+def _check_seeds(run: Run) -> Iterator[str]:
+    """Compares metrics/seeds.json with itself and, if of these settings, the run."""
+    if run.seeds is None:
+        return
+    results = run.seeds.runs
+    numbers = [result.seed for result in results]
+    if missing := [r.seed for r in results if "test_accuracy" not in r.metrics]:
+        yield f"seed {missing[0]} in {SEEDS} has no test_accuracy"
+        return
+    if len(set(numbers)) < len(numbers):
+        yield f"{SEEDS} has the same seed twice"
+    for name, summary in run.seeds.summary.items():
+        values = [r.metrics[name] for r in results if name in r.metrics]
+        if len(values) < len(results) or not _is_equal(summary, summarize(values)):
+            yield f"the summary of {name} in {SEEDS} is not that of its runs"
+    for result in results:
+        if problem := _range_problem(result):
+            yield f"seed {result.seed} in {SEEDS}: {problem}"
+    if run.seeds.identity == run.identity:
+        yield from _compare_with_seeds(run, results)
+
+
+def _range_problem(result: SeedRun) -> str | None:
+    """Returns a value that no training run can have, if there is one."""
+    for name, value in [*result.metrics.items(), *result.classes.items()]:
+        is_loss = name in result.metrics and name.endswith("loss")
+        if value < 0.0 or (value > 1.0 and not is_loss):
+            return f"{name} = {value:g}"
+    return None
+
+
+def _compare_with_seeds(run: Run, results: Sequence[SeedRun]) -> Iterator[str]:
+    """Compares the run with the results of all seeds of its settings.
+
+    References:
+      The prediction interval of a further observation, with the sampling noise of the
+      test images added, since few seeds may agree by chance.
+    """
+    shares = {row.label: row.count / run.count for row in run.classes}
+    for result in results:
+        if result.classes.keys() != shares.keys():  # It does not have all of them.
+            continue
+        by_class = sum(shares[name] * value for name, value in result.classes.items())
+        if not _is_equal(by_class, result.metrics["test_accuracy"]):
+            yield (
+                f"seed {result.seed} in {SEEDS} has another test_accuracy than its "
+                "classes give"
+            )
+    accuracies = [result.metrics["test_accuracy"] for result in results]
+    own, summary = run.metrics["test_accuracy"], summarize(accuracies)
+    sampling = summary.mean * (1.0 - summary.mean) / run.count
+    error = math.sqrt(summary.sd**2 * (1.0 + 1.0 / len(results)) + sampling)
+    if error == 0.0:
+        return
+    p_value = 2.0 * stats.t.sf(abs(own - summary.mean) / error, len(results) - 1)
+    if p_value < IMPROBABLE:
+        yield (
+            f"{EVALUATE} has test_accuracy = {own}, which is improbable (p < "
+            f"{IMPROBABLE:g}) with the mean {summary.mean:.4f} and the standard "
+            f"deviation {summary.sd:.4f} of {SEEDS}"
+        )
+
+
+def _is_equal(
+    found: float | Sequence[float], expected: float | Sequence[float]
+) -> bool:
+    return bool(np.allclose(found, expected, rtol=0.0, atol=TOLERANCE))
