@@ -94,10 +94,21 @@ $(STAMP):
 	$(BIN)/python -m core_mlp.reporting.plots_page
 	$(BIN)/dvc config --local plots.html_template plots_page.html
 
+# Versions stay as they are in the present files, except by UPGRADE: `make lock
+# UPGRADE='--upgrade-package ruff'`. All is resolved at once, and each file is a part of
+# it, so that they agree.
+ALL := .venv/all.lock
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal \
-  --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' \
-  --extra dev --extra demo
+  --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 
-lock: setup
-	$(COMPILE) --output-file requirements.lock $(UPGRADE)
-	$(COMPILE) --extra gpu --output-file requirements-gpu.lock $(UPGRADE)
+lock: setup-dev
+	cat requirements.lock requirements-dev.lock requirements-gpu.lock > $(ALL)
+	$(COMPILE) --extra dev --extra demo --extra gpu --output-file $(ALL) $(UPGRADE)
+	cp $(ALL) requirements.lock
+	$(COMPILE) --output-file requirements.lock
+	cp $(ALL) requirements-gpu.lock
+	$(COMPILE) --extra gpu --output-file requirements-gpu.lock
+	cp $(ALL) requirements-dev.lock
+	$(COMPILE) --extra dev --extra demo --output-file requirements-dev.lock \
+	  $$(grep -Fxf requirements.lock $(ALL) \
+	    | sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p')

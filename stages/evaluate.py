@@ -37,7 +37,7 @@ def main() -> None:
         print(f"{name}: {value:.4g}")
     write_json(Path("metrics/evaluate.json"), summary)
     counts = confusion_matrix(labels, predicted, labels=range(len(names)))
-    pairs = [(names[a], names[p], n) for (a, p), n in np.ndenumerate(counts)]
+    pairs = metrics.confused_pairs(counts, names)
     write_csv(PLOTS / "confusion.csv", ["actual", "predicted", "count"], pairs)
     fields = metrics.ClassAccuracy._fields
     write_csv(PLOTS / "per_class.csv", fields, metrics.class_accuracies(counts, names))

@@ -106,6 +106,29 @@ def class_accuracies(
     return sorted(rows, key=lambda row: row.accuracy)
 
 
+def confused_pairs(
+    counts: np.ndarray, class_names: Sequence[str]
+) -> list[tuple[str, str, int]]:
+    """Lists actual class, predicted class and number of images.
+
+    First each class with itself, in the order of the labels; then the confusions that
+    occur. With hundreds of classes, most pairs do not.
+
+    >>> confused_pairs(np.array([[5, 1], [0, 0]]), ["a", "b"])
+    [('a', 'a', 5), ('b', 'b', 0), ('a', 'b', 1)]
+
+    Args:
+      counts: `[num_classes, num_classes]` int64; a row is an actual class.
+      class_names: Name of each class.
+    """
+    own = [(index, index) for index in range(len(class_names))]
+    others = [(a, p) for a, p in np.argwhere(counts).tolist() if a != p]
+    return [
+        (class_names[actual], class_names[predicted], int(counts[actual, predicted]))
+        for actual, predicted in [*own, *others]
+    ]
+
+
 def calibration_bins(
     confidences: np.ndarray, is_correct: np.ndarray
 ) -> list[CalibrationBin]:

@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from core_mlp.pipeline.files import atomic_output
+from core_mlp.pipeline.text import visible
 
 DPI = 120
 NUM_EXAMPLES = 9
@@ -18,6 +20,10 @@ NUM_MISTAKES = 25
 TITLE_WIDTH = 20  # Characters above an image.
 SPRITE_COLUMNS = 20
 MAX_SPRITE_IMAGES = 500
+# Of a sprite's pixels; a PNG is hardly larger. Larger images are scaled down.
+MAX_SPRITE_BYTES = 900_000
+MAX_TITLE_LINES = 3
+PALETTE_COLORS = 255
 # Ignores the user's matplotlibrc, and shows a dollar sign in a class name as it is.
 fixed_style = rc_context(dict(rcParamsDefault) | {"text.parse_math": False})
 
@@ -40,9 +46,10 @@ def draw_examples(
         axes.set_axis_off()
     for axes, image, text in zip(all_axes, images, titles, strict=False):
         axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
-        lines = [textwrap.fill(line, TITLE_WIDTH) for line in text.splitlines()]
+        lines = [wrap_title(line) for line in text.split("\n")]
         axes.set_title("\n".join(lines), fontsize="small")
-    save_figure(path, figure)
+    is_gray = images.shape[3:] == (1,)
+    save_figure(path, figure, num_colors=None if is_gray else PALETTE_COLORS)
 
 
 def draw_mistakes(
@@ -71,7 +78,7 @@ def write_sprite(path: Path, images: np.ndarray) -> None:
 
     The report cuts its thumbnails from it, since Git does not have the data.
     """
-    images = images[:MAX_SPRITE_IMAGES]
+    images = _fit_sprite(images[:MAX_SPRITE_IMAGES])
     count, height, width, channels = images.shape
     rows = max(1, math.ceil(count / SPRITE_COLUMNS))
     sprite = np.zeros([rows * SPRITE_COLUMNS, height, width, channels], np.uint8)
@@ -83,7 +90,48 @@ def write_sprite(path: Path, images: np.ndarray) -> None:
         picture.save(partial, optimize=True)
 
 
-def save_figure(path: Path, figure: Figure) -> None:
-    """Writes a figure as PNG."""
-    with atomic_output(path) as partial:
-        figure.savefig(partial, dpi=DPI)
+def _fit_sprite(images: np.ndarray) -> np.ndarray:
+    """Scales `[N, H, W, C]` uint8 images down so that a sprite of them is small."""
+    scale = math.sqrt(MAX_SPRITE_BYTES / max(1, images.nbytes))
+    if scale >= 1.0:
+        return images
+    height, width = (max(1, int(scale * size)) for size in images.shape[1:3])
+    pictures = [Image.fromarray(image.squeeze()) for image in images]
+    scaled = [np.asarray(picture.resize((width, height))) for picture in pictures]
+    return np.stack(scaled).reshape(len(images), height, width, -1)
+
+
+def wrap_title(text: str) -> str:
+    """Wraps a line above an image; cuts it where it would take too much room."""
+    return textwrap.fill(
+        visible(text), TITLE_WIDTH, max_lines=MAX_TITLE_LINES, placeholder=" …"
+    )
+
+
+def shorten(text: str, length: int) -> str:
+    """Returns a text of at most so many characters, all of which can be seen.
+
+    >>> shorten("abcdef", 4), shorten("abc", 4)
+    ('abc…', 'abc')
+    """
+    text = visible(text)
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def save_figure(path: Path, figure: Figure, *, num_colors: int | None = None) -> None:
+    """Writes a figure as PNG.
+
+    Args:
+      path: The file.
+      figure: The figure.
+      num_colors: Size of a palette, which takes a third of the space for photographs;
+        None for all colors.
+    """
+    with atomic_output(path) as partial, warnings.catch_warnings():
+        # A character that the font lacks is drawn as a box.
+        warnings.filterwarnings("ignore", message=".*Glyph.*missing")
+        figure.savefig(partial, dpi=DPI, format="png")
+        if num_colors:
+            with Image.open(partial) as image:
+                reduced = image.convert("RGB").quantize(num_colors)
+            reduced.save(partial, format="png", optimize=True)

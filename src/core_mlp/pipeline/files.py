@@ -1,10 +1,10 @@
 """Atomic writes, process locks, and JSON and CSV with reproducible bytes."""
 
-import csv
 import fcntl
 import glob
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +22,9 @@ from core_mlp.pipeline.stage import InputError, first_line
 DECIMALS = 6
 # In a folder that an output is being written to.
 LOCK_NAME = ".lock"
+# The bracket of `<script`, `</script` or `<!--`.
+OTHER_BRACKET = "\u2039"  # It looks alike.
+SCRIPT_TAG = re.compile(r"<(?=/?script|!--)", re.IGNORECASE)
 
 
 @contextmanager
@@ -113,14 +116,16 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """Writes a CSV with Unix line ends, floats rounded to six decimals."""
+    """Writes a CSV with Unix line ends, floats rounded to six decimals.
+
+    The fields are quoted here, since Python's versions differ in which they quote.
+    """
     with (
         atomic_output(path) as partial,
         partial.open("w", encoding="utf-8", newline="") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows([_rounded(value) for value in row] for row in rows)
+        for row in [header, *rows]:
+            file.write(",".join(_csv_field(value) for value in row) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -161,6 +166,22 @@ def sha256(path: Path | str) -> str:
         while block := file.read(2**16):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _csv_field(value: Any) -> str:
+    r"""Returns a value as a field of a CSV.
+
+    DVC puts the CSVs of plots/ into a script of its page as they are: what would end
+    that script, or begin another, is made harmless by another bracket.
+
+    >>> [_csv_field(value) for value in ("a, b", "c\rd", "e", 0.25, "2 < 3")]
+    ['"a, b"', '"c\rd"', 'e', '0.25', '2 < 3']
+    """
+    text = SCRIPT_TAG.sub(OTHER_BRACKET, str(_rounded(value)))
+    if any(character in text for character in ',"\r\n'):
+        quoted = text.replace('"', '""')
+        return f'"{quoted}"'
+    return text
 
 
 def _rounded(value: Any) -> Any:

@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,42 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
+from core_mlp.pipeline.text import visible
 from core_mlp.reporting.significance import summarize
 
 FOLDER = Path(__file__).with_name("templates")
+MARKDOWN_CHARACTERS = "\\`*_{}[]<>|&~"
+# Also what GitHub, and MathJax elsewhere, find in text: @name, #1, GH-1, $x$, \(x\),
+# ://, www., :emoji:
+SPECIAL = re.compile(
+    rf"[{re.escape(MARKDOWN_CHARACTERS)}@$#]|:(?=/|[\w+-]+:)|(?<=\bwww)\.|(?<=\bGH)-",
+    re.IGNORECASE,
+)
 
 
 def escape(value: Any) -> Markup:
-    """Escapes a value for Markdown, so that a name from outside is not markup."""
+    r"""Escapes a value for Markdown, so that a name from outside is not markup.
+
+    GitHub makes mentions, references and links out of the text that has been rendered,
+    so that a backslash does not prevent them. An element of its own around a character
+    does.
+
+    >>> print(escape("*a* @b $c$ http://d"))
+    \*a\* <span>@</span>b <span>$</span>c<span>$</span> http<span>:</span>//d
+    """
     if isinstance(value, Markup):
         return value
-    line = " ".join(format_value(value).split())
-    return Markup("".join(f"\\{c}" if c in "\\`*_{}[]<>|#&~" else c for c in line))
+    line = visible(" ".join(format_value(value).split()))
+    return Markup(SPECIAL.sub(_escape_special, line))
+
+
+def _escape_special(match: re.Match) -> str:
+    character = match[0]
+    if character in MARKDOWN_CHARACTERS:
+        return f"\\{character}"
+    if character == "#":  # Both: a heading, and a reference such as #1.
+        return "<span>\\#</span>"
+    return f"<span>{character}</span>"
 
 
 def render(template: str, **values: Any) -> str:
@@ -50,8 +76,9 @@ def to_html(title: str, markdown: str) -> str:
     """Turns Markdown into a page that needs no network."""
     parser = MarkdownIt("commonmark", {"html": True}).enable("table")
     page = (FOLDER / "report.html").read_text(encoding="utf-8")
-    page = page.replace("{title}", html.escape(title))
-    return page.replace("{body}", parser.render(markdown))
+    values = {"title": html.escape(visible(title)), "body": parser.render(markdown)}
+    # Both at once: a title may contain "{body}".
+    return re.sub(r"\{(title|body)\}", lambda match: values[match[1]], page)
 
 
 def picture(png: bytes) -> Markup:

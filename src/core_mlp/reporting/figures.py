@@ -1,5 +1,6 @@
 """Pictures of the model card, from CSVs in plots/."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -7,10 +8,11 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from core_mlp.evaluation.plots import fixed_style, save_figure
+from core_mlp.evaluation.plots import fixed_style, save_figure, shorten
 from core_mlp.reporting.runs import Epoch
 
-MAX_ANNOTATED_CLASSES = 30
+MAX_CLASSES = 30
+MAX_LABEL = 25  # Characters of the name of a class.
 
 
 @fixed_style
@@ -33,18 +35,24 @@ def draw_history(path: Path, history: Sequence[Epoch]) -> None:
 def draw_confusion(
     path: Path, confusion: Mapping[tuple[str, str], int], class_names: Sequence[str]
 ) -> None:
-    """Draws the number of images of each pair of actual and predicted class, as rates.
+    """Draws how often each actual class is predicted as each class.
 
-    Each row, an actual class, sums to 1.
+    Of more than MAX_CLASSES classes, the most confused are drawn.
     """
     # Imported here because they take a second.
     import pandas as pd
     import seaborn as sns
 
-    counts = pd.Series(confusion).unstack()
-    rates = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
-    rates = rates.loc[class_names, class_names]
-    size = max(5.0, 0.75 * len(class_names) + 1.5)
+    totals = Counter()
+    for (actual, _), count in confusion.items():
+        totals[actual] += count
+    names = most_confused_classes(confusion, class_names)
+    rates = pd.DataFrame(
+        [[confusion.get((a, p), 0) / max(1, totals[a]) for p in names] for a in names],
+        index=pd.Index(names, name="actual"),
+        columns=pd.Index(names, name="predicted"),
+    )
+    size = max(5.0, 0.75 * len(names) + 1.5)
     figure = Figure(figsize=(size, 0.85 * size), layout="constrained")
     axes = figure.subplots()
     sns.heatmap(
@@ -53,15 +61,37 @@ def draw_confusion(
         norm=PowerNorm(0.4, vmin=0, vmax=1),
         cmap="Blues",
         square=True,
-        annot=len(class_names) <= MAX_ANNOTATED_CLASSES,
+        annot=True,
         fmt=".3f",
         annot_kws={"fontsize": "small"},
         cbar_kws={"label": "rate within the actual class", "shrink": 0.8},
         ax=axes,
     )
-    axes.set_title("Confusion on the test split, rows sum to 1")
+    title = "Confusion on the test split, rows sum to 1"
+    if len(names) < len(class_names):
+        title = f"The {len(names)} most confused of {len(class_names)} classes"
+    axes.set_title(title)
     axes.set(xlabel="predicted", ylabel="actual")
     axes.tick_params(axis="y", rotation=0)
-    if max(map(len, class_names)) > 3:
+    labels = [shorten(name, MAX_LABEL) for name in names]
+    axes.set_xticklabels(labels)
+    axes.set_yticklabels(labels)
+    if max(map(len, names)) > 3:
         axes.tick_params(axis="x", rotation=90)
     save_figure(path, figure)
+
+
+def most_confused_classes(
+    confusion: Mapping[tuple[str, str], int], class_names: Sequence[str]
+) -> list[str]:
+    """Returns the MAX_CLASSES classes with the most mistakes, in the order of labels.
+
+    A mistake counts for both of its classes.
+    """
+    mistakes = Counter()
+    for (actual, predicted), count in confusion.items():
+        if actual != predicted:
+            mistakes[actual] += count
+            mistakes[predicted] += count
+    ranked = sorted(class_names, key=lambda name: -mistakes[name])
+    return sorted(ranked[:MAX_CLASSES], key=list(class_names).index)

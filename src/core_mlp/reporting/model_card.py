@@ -12,6 +12,7 @@ from core_mlp.reporting.significance import summarize
 PATH = Path("MODEL_CARD.md")
 IMAGES = Path("docs/images")
 NUM_MISTAKES = 10
+MAX_CLASSES = 30
 
 
 def write(run: Run) -> None:
@@ -31,6 +32,7 @@ def render_card(run: Run) -> str:
         seeds=summarize(accuracies) if len(accuracies) > 1 else None,
         calibration=summarize_calibration(run.calibration),
         most_confused=most_confused,
+        max_classes=MAX_CLASSES,
         num_confident=sum(mistake.confidence > 0.99 for mistake in mistakes),
         mistakes=mistakes[:NUM_MISTAKES],
     )

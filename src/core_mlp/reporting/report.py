@@ -23,6 +23,7 @@ MARKDOWN = Path("report.md")
 HTML = Path("report.html")
 MAX_IMAGES = 20
 MAX_CONFUSIONS = 10
+MAX_CLASSES = 30
 INVESTIGATE_EXIT_CODE = 3
 # Whether a metric improves by growing, by the last part of its name.
 IMPROVES_UPWARDS = {"accuracy": True, "loss": False, "error": False}
@@ -150,11 +151,17 @@ def param_rows(base: Run, head: Run) -> list[list[str]]:
 
 
 def class_rows(base: Run, head: Run, comparison: Comparison) -> Iterator[list[str]]:
-    """Yields the accuracy of each class in both settings, over seeds."""
+    """Yields the accuracy of each class in both settings, over seeds.
+
+    Of more than MAX_CLASSES classes, those with the smallest p-values.
+    """
     p_values = adjust_p_values([d.p_value for d in comparison.classes.values()])
     adjusted = dict(zip(comparison.classes, p_values, strict=True))
     counts = {row.label: row.count for row in head.classes}
-    for name in filter(comparison.classes.get, head.class_names):
+    names = [name for name in head.class_names if name in comparison.classes]
+    if len(names) > MAX_CLASSES:
+        names = sorted(names, key=adjusted.get)[:MAX_CLASSES]
+    for name in names:
         sides = [[r.classes[name] for r in run.results] for run in (base, head)]
         is_known = adjusted[name] < 1 - CONFIDENCE_LEVEL
         value = comparison.classes[name].value
@@ -170,15 +177,25 @@ def confusion_rows(base: Run, head: Run, comparison: Comparison) -> list[list[st
         return []
     changes = {
         pair: number - base.confusion.get(pair, 0)
-        for pair, number in head.confusion.items()
+        for pair, number in _all_confusions(base, head).items()
         if pair[0] != pair[1]
     }
     largest = sorted(changes.items(), key=lambda item: -abs(item[1]))[:MAX_CONFUSIONS]
     return [
-        [" as ".join(pair), str(n - change), str(n), f"{change:+d}"]
-        for (pair, change), n in ((c, head.confusion[c[0]]) for c in largest)
+        [
+            " as ".join(pair),
+            str(base.confusion.get(pair, 0)),
+            str(head.confusion.get(pair, 0)),
+            f"{change:+d}",
+        ]
+        for pair, change in largest
         if change
     ]
+
+
+def _all_confusions(base: Run, head: Run) -> dict[tuple[str, str], int]:
+    """Returns head's number of images of each pair that has any on either side."""
+    return dict.fromkeys(base.confusion, 0) | head.confusion
 
 
 def image_rows(

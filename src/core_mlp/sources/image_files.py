@@ -1,23 +1,71 @@
 """Reads and resizes image files, the same way for training and for prediction."""
 
+import io
+import os
+import stat
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from core_mlp.pipeline.stage import InputError, first_line
 
-GRAY_MODES = {"1", "L", "LA", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
+# What fetch, predict and demo read. Pillow knows more, and would start Ghostscript for
+# some of it.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
+FORMAT_NAMES = "PNG, JPEG, GIF, BMP, WebP or TIFF"
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+# Bytes at the beginning of a file that tell what it is.
+HEAD_BYTES = 16
+# A picture, decoded, takes four bytes a pixel at most.
+MAX_PIXELS = 89_478_485
+MAX_FILE_BYTES = 300_000_000
+MAX_SECONDS = 10.0
+# A decoder goes over all pixels of a progressive JPEG in each of its scans; cameras and
+# programs write up to about twelve.
+MAX_SCANNED_PIXELS = 3_000_000_000
+# Of a run-length encoded BMP: a code of four bytes skips up to 255 rows.
+MAX_RLE_WIDTH = 65_536
+
+GRAY_MODES = {"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"}
+# How an image has to be turned, by the EXIF orientation; 1 is upright.
+ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+TIFF_BITS_PER_SAMPLE, TIFF_PHOTOMETRIC, TIFF_WHITE_IS_ZERO = 258, 262, 0
+
+
+def is_image(head: bytes) -> bool:
+    """Tells whether a file that begins with `head` is an image of one of FORMATS.
+
+    Args:
+      head: The first HEAD_BYTES bytes of the file, or all of them.
+    """
+    return (
+        head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a"))
+        or head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
+        # "BM" alone begins many texts; four bytes of a BMP are reserved.
+        or (head.startswith(b"BM") and head[6:10] == bytes(4))
+        or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
+    )
 
 
 def read_image(file: Path | str | BinaryIO, channels: int | None = None) -> Image.Image:
-    """Reads an image file of any format that Pillow reads.
+    """Reads an image file of one of FORMATS, whatever it is called.
 
     The first frame of an animation counts; the camera's orientation (EXIF) is applied;
-    transparent parts become white; 16 bits become 8.
+    transparent parts become white. Of unsigned integers of more than 8 bits the top 8
+    bits are kept; fewer bits are spread over 0 to 255.
 
     Args:
       file: The file, or its path.
@@ -27,30 +75,39 @@ def read_image(file: Path | str | BinaryIO, channels: int | None = None) -> Imag
       An image of mode L or RGB.
 
     Raises:
-      InputError: If the file is not an image, is truncated, or has more pixels than
-        `PIL.Image.MAX_IMAGE_PIXELS`, which is checked before decoding.
+      InputError: If the file is not such an image, is truncated, has more than
+        MAX_PIXELS pixels, takes more than about MAX_SECONDS to decode, or has numbers
+        without a fixed range: floats, signed integers, or integers of 32 bits.
     """
+    where = f"{str(file)!r}: " if isinstance(file, Path | str) else ""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(file)
-        with image:
+        # What Pillow warns about, such as an odd EXIF, does not change the picture.
+        with warnings.catch_warnings(action="ignore"), _open(file) as image:
+            # Before it is decoded: then Pillow forgets it.
+            packing = image.tile[0].args if image.tile else None
             image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return convert_image(image, channels)
+            _scale_transparent_color(image, packing)
+            return convert_image(_upright(image), channels)
+    except UnidentifiedImageError as error:
+        problem = f"not a readable image: expected {FORMAT_NAMES}"
+        raise InputError(f"{where}{problem}") from error
     # Pillow's decoders raise whatever a corrupt file makes them raise.
     except Exception as error:
-        where = f"{str(file)!r}: " if isinstance(file, Path | str) else ""
         problem = getattr(error, "strerror", None) or first_line(error)
         raise InputError(f"{where}not a readable image: {problem}") from error
 
 
 def convert_image(image: Image.Image, channels: int | None = None) -> Image.Image:
     """Converts an image of any mode to L or RGB, as `read_image` does."""
+    if image.mode in ("I", "F"):
+        kind = "floats" if image.mode == "F" else "signed or 32-bit integers"
+        raise InputError(f"its pixels are {kind}, which have no fixed range")
     is_gray = image.mode in GRAY_MODES
     if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = _keep_top_bits(image)
     if image.has_transparency_data:
+        if image.mode == "La":
+            image = image.convert("LA")
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     mode = {None: "L" if is_gray else "RGB", 1: "L", 3: "RGB"}[channels]
@@ -60,17 +117,120 @@ def convert_image(image: Image.Image, channels: int | None = None) -> Image.Imag
 def resize_image(image: Image.Image, size: Sequence[int]) -> Image.Image:
     """Scales an image to fit into `[height, width]`, antialiased.
 
-    The aspect ratio is kept: what is left of the frame is filled with the median color
-    of the image's border.
+    The aspect ratio is kept, as far as a side has at least one pixel: what is left of
+    the frame is filled with the median color of the image's border.
     """
     height, width = size
     if image.size == (width, height):
         return image
+    fitted_height, fitted_width = height, width
+    own_ratio, ratio = image.width / image.height, width / height
+    if own_ratio > ratio:
+        fitted_height = max(1, round(image.height / image.width * width))
+    elif own_ratio < ratio:
+        fitted_width = max(1, round(image.width / image.height * height))
     color = tuple(np.median(border(np.atleast_3d(image)), axis=0).astype(int).tolist())
-    return ImageOps.pad(image, (width, height), Image.Resampling.BILINEAR, color=color)
+    scaled = image.resize((fitted_width, fitted_height), Image.Resampling.BILINEAR)
+    if scaled.size == (width, height):
+        return scaled
+    frame = Image.new(image.mode, (width, height), color)
+    left = round((width - fitted_width) * 0.5)
+    top = round((height - fitted_height) * 0.5)
+    frame.paste(scaled, (left, top))
+    return frame
 
 
 def border(image: np.ndarray) -> np.ndarray:
     """Returns the outermost pixels of an image `[H, W, C]`, as `[N, C]`."""
     rows = np.concatenate([image[0], image[-1]])
     return np.concatenate([rows, *image[1:-1, [0, -1]]])
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turns an image as its EXIF orientation says; reads nothing else of the EXIF."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    # A corrupt EXIF says nothing; the picture itself can be read.
+    except Exception:
+        return image
+    method = ORIENTATIONS.get(orientation)
+    return image if method is None else image.transpose(method)
+
+
+def _keep_top_bits(image: Image.Image) -> Image.Image:
+    """Converts an image of up to 16 bits to mode L."""
+    tags = getattr(image, "tag_v2", {})  # Of a TIFF.
+    num_bits = tags.get(TIFF_BITS_PER_SAMPLE, (16,))[0]
+    values = np.asarray(image)
+    pixels = (values >> (num_bits - 8)).astype(np.uint8)
+    if tags.get(TIFF_PHOTOMETRIC) == TIFF_WHITE_IS_ZERO:
+        pixels = 255 - pixels
+    # The one gray value that stands for transparent.
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        pixels[values == transparent] = 255
+    return Image.fromarray(pixels)
+
+
+def _scale_transparent_color(image: Image.Image, packing: object) -> None:
+    """Scales the transparent color of a PNG to the 8 bits that its pixels now have."""
+    color = image.info.get("transparency")
+    if packing in ("L;2", "L;4") and isinstance(color, int):
+        image.info["transparency"] = color * (85 if packing == "L;2" else 17)
+    if packing == "RGB;16B" and isinstance(color, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in color)
+
+
+class _TimedFile(io.BytesIO):
+    """A file in memory that fails to be read once its time is up.
+
+    Pillow reads a file's parts one by one, also those that it skips: a file of millions
+    of tiny parts would take minutes.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self._end = time.monotonic() + MAX_SECONDS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if time.monotonic() > self._end:
+            raise InputError(f"takes more than {MAX_SECONDS:g} s to decode")
+        return super().read(size)
+
+
+def _open(file: Path | str | BinaryIO) -> Image.Image:
+    """Opens an image file; raises InputError if decoding it would take too much."""
+    content = _read_bytes(file)
+    image = Image.open(_TimedFile(content), formats=FORMATS)
+    num_pixels = image.width * image.height
+    if num_pixels > MAX_PIXELS:
+        raise InputError(
+            f"image size ({num_pixels:,} pixels) exceeds limit of {MAX_PIXELS:,} pixels"
+        )
+    compression = image.info.get("compression")
+    if image.format in ("JPEG", "MPO") or compression in ("jpeg", "tiff_jpeg"):
+        # These two bytes begin a scan, and are nowhere else in a JPEG's data.
+        num_scans = content.count(b"\xff\xda")
+        if num_scans * num_pixels > MAX_SCANNED_PIXELS:
+            raise InputError(f"{num_scans:,} scans of {num_pixels:,} pixels, too many")
+    is_run_length = image.tile and image.tile[0].codec_name == "bmp_rle"
+    if is_run_length and image.width > MAX_RLE_WIDTH:
+        raise InputError(f"a width of {image.width:,}, more than {MAX_RLE_WIDTH:,}")
+    return image
+
+
+def _read_bytes(file: Path | str | BinaryIO) -> bytes:
+    if not isinstance(file, Path | str):
+        content = file.read(MAX_FILE_BYTES + 1)
+    else:
+        # Opening a pipe would wait for who writes into it.
+        if not stat.S_ISREG(os.stat(file).st_mode):
+            raise InputError("not a regular file")
+        with open(file, "rb", buffering=0) as opened:
+            size = os.fstat(opened.fileno()).st_size
+            content = b"" if size > MAX_FILE_BYTES else opened.readall()
+        if size > MAX_FILE_BYTES:
+            raise InputError(f"{size:,} bytes, more than {MAX_FILE_BYTES:,}")
+    if len(content) > MAX_FILE_BYTES:
+        raise InputError(f"more than {MAX_FILE_BYTES:,} bytes")
+    return content
