@@ -1,18 +1,13 @@
-# The newest supported Python that runs (a pyenv shim may not), outside of .venv. Or
-# name one: make PYTHON=/path/to/python3.12
-SUPPORTED := (3, 11) <= sys.version_info[:2] <= (3, 13)
-PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do $$python -c \
-  'import sys; $(SUPPORTED) or sys.exit(1); print(sys._base_executable)' \
-  2>/dev/null && break; done)
-# Used if it is installed: faster, and it brings a Python.
-UV := $(shell command -v uv | grep -v '^$(CURDIR)/.venv/')
-# .venv stays with the lock file that it was made from; see docs/scaling.md on GPUs.
-LOCK ?= $(or $(shell cat .venv/lock 2>/dev/null),requirements.lock)
+# The lock file that .venv is made from: that which the stages in dvc.yaml depend on.
+USED := $(shell sed -n 's/^- requirements: *//p' dvc.yaml)
+LOCK := $(or $(USED),requirements.lock)
 BIN := .venv/bin
 # The commands in dvc.yaml find `python` on the path.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Other packages than those in .venv, or no stages.
+unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH
 
-.PHONY: help setup repro test test-slow report gate seeds same bench lint lock
+.PHONY: help setup setup-dev repro test test-slow report gate seeds same bench lint lock
 
 help:
 	@echo 'make repro      set up .venv, then run the stages that are out of date'
@@ -24,26 +19,29 @@ help:
 	@echo 'make same       tell which outputs differ from a revision: make same BASE=main'
 	@echo 'make bench      time our epoch against other frameworks'
 	@echo 'make setup      set up .venv; with GPU packages: make setup LOCK=requirements-gpu.lock'
+	@echo 'make setup-dev  the same, with what tests, linting and demo need'
 	@echo 'make lint       check style and format'
 	@echo 'make lock       compile the lock files from pyproject.toml'
 
 repro: setup
+	@$(BIN)/python -m core_mlp.pipeline.environment
 	$(BIN)/dvc repro
 
-test: setup
+test: setup-dev
 	$(BIN)/pytest
 
-test-slow: setup
+test-slow: setup-dev
 	$(BIN)/pytest -m slow --dist=load
 
 # HEAD defaults to the workspace.
 BASE ?= main
+export BASE HEAD
 
 report gate: setup
-	$(BIN)/core-mlp $@ '$(BASE)' $(if $(HEAD),'$(HEAD)')
+	$(BIN)/core-mlp $@ "$$BASE" $${HEAD:+"$$HEAD"}
 
 same: setup
-	$(BIN)/core-mlp same '$(BASE)'
+	$(BIN)/core-mlp same "$$BASE"
 
 N ?= 20
 
@@ -53,62 +51,53 @@ seeds: setup
 bench: repro
 	PYTHONPATH=. TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python benchmarks/bench.py
 
-lint: setup
+lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The stamp's name has the content of the lock file: another lock is installed, the same
-# one is not installed twice.
+# A stamp's name has the content of its lock file: another lock is installed, the same one
+# is not installed twice.
+DEV_LOCK := requirements-dev.lock
 STAMP := .venv/installed-$(shell git hash-object $(LOCK))
+DEV_STAMP := .venv/added-$(shell git hash-object $(DEV_LOCK))
 
+# Python and uv can be named: make setup PYTHON=/path/to/python3.12 UV=none
 setup: $(STAMP) .dvc/plots_page.html
+	@if test '$(USED)' != '$(LOCK)'; then \
+	  sed 's/^- requirements:.*/- requirements: $(LOCK)/' dvc.yaml > .venv/dvc.yaml; \
+	  cat .venv/dvc.yaml > dvc.yaml; \
+	  echo 'dvc.yaml: the stages depend on $(LOCK) now'; \
+	fi
+
+setup-dev: setup $(DEV_STAMP)
 
 $(STAMP):
-	@python='$(PYTHON)'; set -e; \
-	if test -z "$$python$(UV)"; then \
-	  echo 'error: needs Python 3.11, 3.12 or 3.13: try `uv python install 3.13` or' \
-	    '`pyenv install 3.13`, or name one: make PYTHON=/path/to/python3.13' >&2; exit 1; \
-	fi; \
-	if test -n "$$python" && ! "$$python" -c 'import sys; sys.exit(not $(SUPPORTED))'; then \
-	  echo "error: $$python is not Python 3.11, 3.12 or 3.13" >&2; exit 1; \
-	fi; \
-	if test -z '$(UV)' && ! "$$python" -c 'import ensurepip' 2>/dev/null; then \
-	  echo "error: $$python lacks the venv module; on Debian and Ubuntu: apt install" \
-	    "$$("$$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" \
-	    >&2; exit 1; \
-	fi; \
-	echo 'Installing $(LOCK) into .venv: about 190 packages, 3 GB, a few minutes'; \
-	if test -n '$(UV)'; then \
-	  '$(UV)' venv --quiet --clear --python "$${python:-3.13}" .venv; \
-	  pip="$(UV) pip install --quiet --python $(BIN)/python"; \
-	else \
-	  "$$python" -m venv --clear .venv; \
-	  pip='$(BIN)/python -m pip install --quiet --disable-pip-version-check'; \
-	fi; \
-	$$pip --no-deps --require-hashes -r $(LOCK); \
-	$$pip --no-deps --no-build-isolation --editable .; \
-	echo $(LOCK) > .venv/lock; \
-	touch $@
+	@.ci/set_up $(LOCK) $@
+
+$(DEV_STAMP): $(STAMP)
+	@.ci/set_up $(LOCK) $(STAMP) $(DEV_LOCK) $@
 
 .dvc/plots_page.html: $(wildcard src/core_mlp/reporting/plots_page.*) $(STAMP)
 	$(BIN)/python -m core_mlp.reporting.plots_page
 	$(BIN)/dvc config --local plots.html_template plots_page.html
 
-# Versions stay as they are in the present files, except by UPGRADE: `make lock
-# UPGRADE='--upgrade-package ruff'`. All is resolved at once, and each file is a part of
-# it, so that they agree.
-ALL := .venv/all.lock
+# Versions stay as they are in the present files, except for those that UPGRADE names:
+# make lock UPGRADE='--upgrade-package ruff'. All are found at once, and each file is a
+# part of that, so that they agree.
+NEW := .venv/locks
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal \
   --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 
 lock: setup-dev
-	cat requirements.lock requirements-dev.lock requirements-gpu.lock > $(ALL)
-	$(COMPILE) --extra dev --extra demo --extra gpu --output-file $(ALL) $(UPGRADE)
-	cp $(ALL) requirements.lock
-	$(COMPILE) --output-file requirements.lock
-	cp $(ALL) requirements-gpu.lock
-	$(COMPILE) --extra gpu --output-file requirements-gpu.lock
-	cp $(ALL) requirements-dev.lock
-	$(COMPILE) --extra dev --extra demo --output-file requirements-dev.lock \
-	  $$(grep -Fxf requirements.lock $(ALL) \
+	mkdir -p $(NEW)
+	cat requirements*.lock > $(NEW)/all
+	$(COMPILE) --extra dev --extra demo --extra gpu --output-file $(NEW)/all $(UPGRADE)
+	for name in requirements requirements-gpu requirements-dev; do \
+	  cp $(NEW)/all $(NEW)/$$name.lock || exit; \
+	done
+	$(COMPILE) --output-file $(NEW)/requirements.lock
+	$(COMPILE) --extra gpu --output-file $(NEW)/requirements-gpu.lock
+	$(COMPILE) --extra dev --extra demo --output-file $(NEW)/$(DEV_LOCK) \
+	  $$(grep -Fxf $(NEW)/requirements.lock $(NEW)/all \
 	    | sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p')
+	mv $(NEW)/*.lock .

@@ -5,13 +5,14 @@ data/provenance/fetch.json and data/raw/: images.npy, labels.npy and info.json o
 train split and, if there is one, the test split.
 """
 
-from contextlib import nullcontext
+from collections.abc import Iterator
 from pathlib import Path
 
 from core_mlp.pipeline import params
 from core_mlp.pipeline.files import atomic_output
+from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.pipeline.stage import run_stage
-from core_mlp.sources import arrays, folders, tfds
+from core_mlp.sources import arrays, folders, listing, tfds
 
 SOURCE = Path("data/source")
 RAW = Path("data/raw")
@@ -20,20 +21,24 @@ RAW = Path("data/raw")
 def main() -> None:
     p = params.load_params(params.FetchParams)
     print(f"Preparing {p.dataset}", flush=True)
-    wanted = p.image_size, p.channels
-    if images := folders.find_images(SOURCE / p.dataset):
-        lock = nullcontext()
-        splits = folders.read_splits(images, p.dataset, *wanted)
-    else:
-        builder, archives, shape = tfds.find_dataset(p.dataset, SOURCE, *wanted)
-        lock = tfds.prepared_dataset(builder, archives)
-        splits = tfds.read_splits(builder, shape)
-    with lock, atomic_output(RAW) as partial:
+    with atomic_output(RAW) as partial:
         partial.mkdir()
-        for split, info, batches in splits:
+        scratch_dir = partial.with_name("prepared")  # It is deleted with the rest.
+        for split, info, batches in read_dataset(p, scratch_dir):
             arrays.write_arrays(partial / split, info, batches)
             size = f"{info.num_examples:,} images of {list(info.image_shape)}"
             print(f"{split}: {size}", flush=True)
+
+
+def read_dataset(
+    p: params.FetchParams, scratch_dir: Path
+) -> Iterator[tuple[str, SplitInfo, arrays.Batches]]:
+    """Returns each split of a folder or of a TFDS dataset, metadata and batches."""
+    wanted = p.image_size, p.channels
+    if images := folders.find_images(listing.list_folder(SOURCE, p.dataset)):
+        return folders.read_splits(images, p.dataset, *wanted)
+    builder, archives, shape = tfds.find_dataset(p.dataset, SOURCE, *wanted)
+    return tfds.read_splits(tfds.prepare_dataset(builder, archives, scratch_dir), shape)
 
 
 if __name__ == "__main__":

@@ -148,5 +148,5 @@ def test_without_gradio_one_line_says_how_to_install_it(digit_model, monkeypatch
         cli.main()
 
     assert ended.value.code == (
-        "error: the demo needs Gradio: run `make setup` or `pip install gradio`"
+        "error: the demo needs Gradio: run `make setup-dev` or `pip install gradio`"
     )

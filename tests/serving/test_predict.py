@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import sys
 
 import numpy as np
@@ -230,6 +231,65 @@ def test_a_folder_and_what_cannot_be_read(ask, tmp_path):
     assert len(errors) == 2
     assert errors[0].startswith("error: 'broken.png': not a readable image: ")
     assert errors[1].startswith("error: 'missing.png': not a readable image: ")
+
+
+def test_one_bad_picture_does_not_stop_the_answers_about_others(ask, tmp_path):
+    rng = np.random.default_rng(0)
+    bad = tmp_path / "in"
+    bad.mkdir()
+    os.mkfifo(bad / "pipe.png")
+    (bad / "link.png").symlink_to("nothing")
+    (bad / "eps.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    Image.fromarray(rng.random([8, 8], np.float32), "F").save(bad / "float.tif")
+    save(bad / "wide.png", rng.integers(0, 256, [2, 3000]))
+    save(bad / "no_extension.png", rng.integers(0, 256, [8, 6]))
+    (bad / "no_extension.png").rename(bad / "no_extension")
+
+    code, out, err = ask("in", "in/pipe.png", "--format", "csv")
+
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 1
+    assert [row["file"] for row in rows] == ["in/no_extension", "in/wide.png"]
+    errors = err.splitlines()
+    assert [error.split("'")[1] for error in errors] == [
+        "in/eps.png",
+        "in/float.tif",
+        "in/pipe.png",
+    ]
+    assert "expected PNG, JPEG, GIF, BMP, WebP or TIFF" in errors[0]
+    assert "floats, which have no fixed range" in errors[1]
+    assert "not a regular file" in errors[2]
+
+
+def test_hidden_files_of_a_folder_are_left_out_as_by_fetch(ask, tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("in/a.png", "in/._a.png", "in/.ipynb_checkpoints/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        save(tmp_path / name, rng.integers(0, 256, [8, 6]))
+
+    code, out, err = ask("in", "--format", "csv")
+
+    assert (code, err) == (0, "")
+    assert [row["file"] for row in csv.DictReader(io.StringIO(out))] == ["in/a.png"]
+
+
+@pytest.mark.parametrize("output", ["table", "json", "csv"])
+def test_a_file_name_that_is_not_utf_8_has_an_answer(ask, tmp_path, output):
+    rng = np.random.default_rng(0)
+    names = (b"\xff\r\x1b[31m.png", "日本.png".encode())
+    for name in names:
+        save(tmp_path / "a.png", rng.integers(0, 256, [8, 6]))
+        (tmp_path / "a.png").rename(tmp_path / os.fsdecode(name))
+
+    code, out, err = ask(*map(os.fsdecode, names), "--format", output)
+
+    assert (code, err) == (0, "")
+    escaped = r"\udcff\r\x1b[31m.png"
+    if output == "json":
+        assert [row["file"] for row in json.loads(out)] == [escaped, "日本.png"]
+    else:
+        assert escaped in out
+        assert "日本.png" in out
 
 
 def test_an_empty_folder_is_an_error(ask, tmp_path):

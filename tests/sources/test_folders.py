@@ -2,17 +2,20 @@
 
 import os
 import shutil
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import write_params
+from helpers import ROOT, start, write_params
 from PIL import Image
 from test_image_files import bad_files
 
 from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.pipeline.stage import InputError
 from core_mlp.sources import folders
+from core_mlp.sources.listing import list_folder
 from stages import fetch
 
 
@@ -113,25 +116,30 @@ def test_what_is_hidden_or_no_image_is_skipped(source, capsys):
     (source / "cats/.DS_Store").write_bytes(b"?")
     (source / "cats/.hidden.png").write_bytes(b"?")
     (source / "cats/Thumbs.db").write_bytes(b"?")
+    (source / "Dogs and übercats/labels.csv").write_text("a,b")
+    (source / "Dogs and übercats/photo.heic").write_bytes(b"?")
     (source / "cats/folder.png").mkdir()
     (source / "a class without images").mkdir()
-    save(source / "cat beside the folders.png", 1)
+    (source / "README").write_text("Pets")
     save(source / ".thumbnails/x.png", 1)
     (source.parent / ".gitignore").write_text("/my-Pictures")
     (source.parent / "my-Pictures.dvc").write_text("outs: []")
 
     assert fetch_arrays()[0].num_examples == 60
-    problem = "4 skipped, not images in a class's folder, such as"
-    warning = f"warning: {problem} '{source}/a class without images'"
-    assert warning in capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
+    assert f"warning: {source}: no files in a class without images" in lines
+    assert (
+        "warning: 4 files skipped, which are not PNG, JPEG, GIF, BMP, WebP or TIFF: "
+        f"1 in {source}, 2 in Dogs and übercats, 1 in cats; such as '{source}/README'"
+    ) in lines
 
 
 def test_a_folder_of_archives_is_not_one_of_images(tmp_path):
     (tmp_path / "mnist").mkdir()
     (tmp_path / "mnist/train-images-idx3-ubyte.gz").write_bytes(b"?")
 
-    assert folders.find_images(tmp_path / "mnist") == {}
-    assert folders.find_images(tmp_path / "none") == {}
+    assert folders.find_images(list_folder(tmp_path, "mnist")) == {}
+    assert folders.find_images(list_folder(tmp_path, "none")) == {}
 
 
 def refusal(**changes):
@@ -201,17 +209,6 @@ def test_a_dataset_of_bad_files_is_refused(source):
     assert "60 of its files cannot be read" in refusal()
 
 
-def test_a_folder_beside_train_and_test_is_skipped_with_a_warning(source, capsys):
-    (source / "cats").rename(source / "cat")
-    for name in ("cat", "Dogs and übercats"):
-        shutil.copytree(source / name, source / "train" / name)
-
-    assert fetch_arrays()[0].class_names == ("Dogs and übercats", "cat")
-    problem = "2 skipped, not images in a class's folder, such as"
-    warning = f"warning: {problem} '{source}/Dogs and übercats'"
-    assert warning in capsys.readouterr().out.splitlines()
-
-
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -220,7 +217,7 @@ def test_a_folder_beside_train_and_test_is_skipped_with_a_warning(source, capsys
             lambda source: shutil.rmtree(source / "train/cats"),
             "each of two or more classes, found Dogs",
         ),
-        (lambda source: shutil.rmtree(source / "train"), "no images of class cats"),
+        (lambda source: shutil.rmtree(source / "train"), "test, but no folder train"),
     ],
 )
 def test_a_wrong_layout_is_refused(source, change, problem):
@@ -241,3 +238,50 @@ def test_the_bytes_do_not_depend_on_how_the_work_is_divided(source, monkeypatch)
     monkeypatch.setattr(folders, "WINDOW_TASKS", 2)
 
     assert contents(fetch_arrays()[1]) == before
+
+
+def exit_at_once(path, **_):
+    os._exit(9)
+
+
+def run_out_of_memory(path, channels):
+    raise MemoryError
+
+
+def test_a_worker_that_is_killed_is_one_line(source, monkeypatch):
+    monkeypatch.setattr(folders, "sha256", exit_at_once)
+
+    assert refusal().startswith("a process that reads images was killed, perhaps")
+
+
+def test_an_image_that_takes_too_much_memory_is_listed(source, monkeypatch, capsys):
+    monkeypatch.setattr(folders, "resize_image", run_out_of_memory)
+
+    assert "60 of its files cannot be read" in refusal(image_size=[8, 8])
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("there is not enough memory" in line for line in lines) == 20
+
+
+def test_workers_end_with_a_stage_that_is_terminated(source):
+    write_params(Path(), dataset="my-Pictures")
+    code = """
+import time
+from core_mlp.sources import folders
+from stages import fetch
+
+def work(path):
+    print("working", flush=True)
+    time.sleep(99)
+
+folders.sha256 = work
+fetch.main()
+"""
+    stage = start(sys.executable, "-c", code, cwd=Path(), PYTHONPATH=str(ROOT))
+    while "working" not in stage.stdout.readline():
+        assert stage.poll() is None
+
+    stage.terminate()
+
+    # To the end of the workers, which write to the same pipe.
+    assert "Traceback" not in stage.communicate(timeout=20)[0]
+    assert stage.returncode == -signal.SIGTERM

@@ -1,7 +1,11 @@
 """Datasets from TFDS, from archives, and what is refused."""
 
+import errno
 import gzip
+import os
 import shutil
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +23,9 @@ ARCHIVES = ROOT / "data/source/mnist"
 
 
 def prepare(builder, archives):
-    with sources.prepared_dataset(builder, archives):
-        pass
+    """Prepares a dataset; returns the builder to read it from."""
+    scratch_dir = tempfile.mkdtemp(dir=archives.parent)
+    return sources.prepare_dataset(builder, archives, Path(scratch_dir))
 
 
 @pytest.fixture
@@ -137,8 +142,7 @@ def test_an_unknown_version_or_config_is_one_line(name):
     "damage", [lambda content: content[:-100], lambda content: b""]
 )
 def test_a_corrupt_prepared_dataset_is_named(tmp_path, damage):
-    builder = SklearnDigits(data_dir=tmp_path)
-    prepare(builder, tmp_path / "none")
+    builder = prepare(SklearnDigits(data_dir=tmp_path), tmp_path / "none")
     (shard,) = Path(builder.data_path).glob("*-test.tfrecord*")
     shard.write_bytes(damage(shard.read_bytes()))
 
@@ -228,8 +232,7 @@ def test_images_of_different_sizes_need_a_parameter(
 
 
 def test_images_of_one_size_are_resized_and_converted(tmp_path):
-    builder = SklearnDigits(data_dir=tmp_path)
-    prepare(builder, tmp_path / "none")
+    builder = prepare(SklearnDigits(data_dir=tmp_path), tmp_path / "none")
 
     def read(shape):
         for split, info, batches in sources.read_splits(builder, shape):
@@ -257,8 +260,7 @@ def test_a_dataset_without_a_train_split_is_refused(tmp_path):
 
 
 def test_an_empty_split_is_refused(tmp_path, monkeypatch):
-    builder = SklearnDigits(data_dir=tmp_path)
-    prepare(builder, tmp_path / "none")
+    builder = prepare(SklearnDigits(data_dir=tmp_path), tmp_path / "none")
     monkeypatch.setattr(tfds.core.SplitInfo, "num_examples", 0)
 
     with pytest.raises(
@@ -275,7 +277,7 @@ def test_images_without_a_label_are_refused(tmp_path, monkeypatch):
         "_generate_examples",
         lambda self, examples: generate(self, [(i, -1) for i, _ in examples]),
     )
-    prepare(builder, tmp_path / "none")
+    builder = prepare(builder, tmp_path / "none")
 
     with pytest.raises(InputError, match="test has images without a label"):
         list(sources._read_batches(builder, "test", (8, 8, 1)))
@@ -285,8 +287,7 @@ def test_a_dataset_of_ours_is_prepared_again_when_its_code_has_changed(
     tmp_path, monkeypatch
 ):
     def labels():
-        builder = SklearnDigits(data_dir=tmp_path)
-        prepare(builder, tmp_path / "none")
+        builder = prepare(SklearnDigits(data_dir=tmp_path), tmp_path / "none")
         return np.concatenate(
             [b for _, b in sources._read_batches(builder, "test", (8, 8, 1))]
         )
@@ -300,3 +301,137 @@ def test_a_dataset_of_ours_is_prepared_again_when_its_code_has_changed(
     )
 
     np.testing.assert_array_equal(labels(), 9 - before)
+
+
+def make_read_only(monkeypatch):
+    """Makes writing fail as for another user, also where this one may do everything."""
+
+    def fail(path, *args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    for name in ("mkdir", "makedirs", "rename"):
+        monkeypatch.setattr(os, name, fail)
+    monkeypatch.setattr(sources, "process_lock", fail)
+
+
+def test_a_prepared_dataset_of_another_user_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "tfds"))
+    builder, archives, _ = sources.find_dataset("pictures", tmp_path, [8, 8])
+    prepare(builder, archives)
+    make_read_only(monkeypatch)
+
+    builder, archives, shape = sources.find_dataset("pictures", tmp_path, [8, 8])
+    prepared = sources.prepare_dataset(builder, archives, tmp_path)
+
+    ((_, info, batches),) = sources.read_splits(prepared, shape)
+    assert sum(len(labels) for _, labels in batches) == info.num_examples == 20
+
+
+def test_a_tfds_folder_of_another_user_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "tfds"))
+    builder, archives, _ = sources.find_dataset("pictures", tmp_path, [8, 8])
+    make_read_only(monkeypatch)
+
+    with pytest.raises(InputError) as error:
+        sources.prepare_dataset(builder, archives, tmp_path)
+
+    message = str(error.value)
+    start = f"TFDS_DATA_DIR = {tmp_path}/tfds: pictures is not prepared there, and can"
+    assert message.startswith(start)
+    assert message.endswith(": Permission denied: set it to a folder of your own")
+
+
+def test_a_dataset_that_another_process_has_just_prepared_is_read(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "tfds"))
+    builder, archives, shape = sources.find_dataset("pictures", tmp_path, [8, 8])
+
+    @contextmanager
+    def wait(path, work):
+        prepare(sources.find_dataset("pictures", tmp_path, [8, 8])[0], archives)
+        monkeypatch.setattr(sources, "_download_and_prepare", None)
+        yield
+
+    process_lock = sources.process_lock
+    monkeypatch.setattr(
+        sources,
+        "process_lock",
+        lambda *args: (
+            monkeypatch.setattr(sources, "process_lock", process_lock) or wait(*args)
+        ),
+    )
+
+    prepared = sources.prepare_dataset(builder, archives, tmp_path)
+
+    ((_, info, _),) = sources.read_splits(prepared, shape)
+    assert info.num_examples == 20
+
+
+def test_a_half_prepared_dataset_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "tfds"))
+    builder, archives, _ = sources.find_dataset("pictures", tmp_path, [8, 8])
+    Path(builder.data_path).mkdir(parents=True)
+
+    with pytest.raises(InputError) as error:
+        prepare(builder, archives)
+
+    problem = f"no split train, but none, in {builder.data_path}"
+    assert str(error.value) == f"dataset = pictures: {problem}"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("~/x", "/home/me/x/core_mlp"),
+        ("~/x/", "/home/me/x/core_mlp"),
+        ("~", "/home/me/core_mlp"),
+        ("", "/home/me/tensorflow_datasets/core_mlp"),
+        ("x/", "{cwd}/x/core_mlp"),
+        ("/x/y", "/x/y/core_mlp"),
+    ],
+)
+def test_the_home_folder_in_tfds_data_dir_is_understood(
+    tmp_path, monkeypatch, value, expected
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", value)
+
+    builder, _, _ = sources.find_dataset("mnist", ARCHIVES.parent)
+
+    assert str(builder.data_path).startswith(expected.format(cwd=tmp_path) + "/")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", ["~/x", "~/x/"])
+def test_no_folder_named_like_the_home_folder_is_made(tmp_path, monkeypatch, value):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", value)
+    builder, _, _ = sources.find_dataset("pictures", tmp_path, [8, 8])
+
+    sources.prepare_dataset(builder, tmp_path / "none", tmp_path)
+
+    assert sorted(os.listdir("home/x")) == ["core_mlp", "downloads"]
+    assert os.listdir() == ["home"]
+
+
+def test_an_unknown_home_folder_is_one_line(monkeypatch):
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", "~nobody_of_that_name/x")
+
+    with pytest.raises(InputError, match=r"^TFDS_DATA_DIR = ~nobody_of_that_name/x: "):
+        sources.find_dataset("mnist", ARCHIVES.parent)
+
+
+def test_a_dataset_of_ours_needs_no_tfds_folder(tmp_path, monkeypatch):
+    (tmp_path / "tfds").mkdir()
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "tfds"))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    builder, archives, shape = sources.find_dataset("sklearn_digits", tmp_path)
+
+    prepared = sources.prepare_dataset(builder, archives, tmp_path / "scratch")
+
+    splits = [split for split, _, _ in sources.read_splits(prepared, shape)]
+    assert splits == ["train", "test"]
+    assert not list((tmp_path / "tfds").iterdir())

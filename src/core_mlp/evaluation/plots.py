@@ -23,6 +23,8 @@ MAX_SPRITE_IMAGES = 500
 # Of a sprite's pixels; a PNG is hardly larger. Larger images are scaled down.
 MAX_SPRITE_BYTES = 900_000
 MAX_TITLE_LINES = 3
+# Of a figure; a larger one gets a palette.
+MAX_FIGURE_BYTES = 900_000
 PALETTE_COLORS = 255
 # Ignores the user's matplotlibrc, and shows a dollar sign in a class name as it is.
 fixed_style = rc_context(dict(rcParamsDefault) | {"text.parse_math": False})
@@ -48,8 +50,7 @@ def draw_examples(
         axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
         lines = [wrap_title(line) for line in text.split("\n")]
         axes.set_title("\n".join(lines), fontsize="small")
-    is_gray = images.shape[3:] == (1,)
-    save_figure(path, figure, num_colors=None if is_gray else PALETTE_COLORS)
+    save_figure(path, figure)
 
 
 def draw_mistakes(
@@ -118,20 +119,19 @@ def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def save_figure(path: Path, figure: Figure, *, num_colors: int | None = None) -> None:
-    """Writes a figure as PNG.
+def save_figure(path: Path, figure: Figure) -> None:
+    """Writes a figure as PNG; one of many photographs with a palette, to keep it small.
 
-    Args:
-      path: The file.
-      figure: The figure.
-      num_colors: Size of a palette, which takes a third of the space for photographs;
-        None for all colors.
+    It is meant for Git.
     """
     with atomic_output(path) as partial, warnings.catch_warnings():
         # A character that the font lacks is drawn as a box.
         warnings.filterwarnings("ignore", message=".*Glyph.*missing")
         figure.savefig(partial, dpi=DPI, format="png")
-        if num_colors:
+        if partial.stat().st_size > MAX_FIGURE_BYTES:
             with Image.open(partial) as image:
-                reduced = image.convert("RGB").quantize(num_colors)
-            reduced.save(partial, format="png", optimize=True)
+                picture = image.convert("RGB")
+            while partial.stat().st_size > MAX_FIGURE_BYTES:
+                colors = picture.quantize(PALETTE_COLORS)
+                colors.save(partial, format="png", optimize=True)
+                picture = picture.reduce(2)

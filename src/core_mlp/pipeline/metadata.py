@@ -1,19 +1,43 @@
 """Metadata passed between stages, as JSON files."""
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+)
 
 from core_mlp.pipeline.files import sha256, write_json
 from core_mlp.pipeline.stage import InputError
+from core_mlp.pipeline.text import visible
+
+
+def _check_class_name(name: Any) -> Any:
+    """Raises ValueError for a name that CSV, terminals or TensorFlow cannot carry."""
+    # Cc: control; Cs: a byte of a folder's name that is not UTF-8; Zl, Zp: line breaks.
+    if isinstance(name, str):
+        for character in name:
+            if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+                raise ValueError(
+                    f"the class name '{visible(name)}' has a control character or is "
+                    "not UTF-8: rename the class"
+                )
+    return name
+
 
 # Side of an image, or width of a layer.
 Size = Annotated[int, Field(ge=1, le=65_536)]
 Range = tuple[float, float]
 ImageShape = tuple[Size, Size, Size]
-ClassNames = Annotated[tuple[str, ...], Field(min_length=2)]
+ClassName = Annotated[str, BeforeValidator(_check_class_name)]
+ClassNames = Annotated[tuple[ClassName, ...], Field(min_length=2)]
 # Drawings, by dataset and shape: side in pixels of the square that they were fitted to.
 DRAWING_SIDES = {("mnist", (28, 28, 1)): 20}
 
@@ -99,4 +123,5 @@ class NetworkInfo(Metadata):
 def first_problem(error: ValidationError) -> str:
     """Returns the first problem of a validation error as one line."""
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(map(str, first['loc']))}: {message}"

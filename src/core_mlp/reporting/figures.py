@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -52,8 +53,11 @@ def draw_confusion(
         index=pd.Index(names, name="actual"),
         columns=pd.Index(names, name="predicted"),
     )
-    size = max(5.0, 0.75 * len(names) + 1.5)
+    # Up to 10 classes a row has 0.75 inches, then less.
+    size = max(5.0, 0.75 * min(len(names), 10) + 0.3 * max(0, len(names) - 10) + 1.5)
     figure = Figure(figsize=(size, 0.85 * size), layout="constrained")
+    # Without a canvas, seaborn would make one of full size for each label.
+    FigureCanvasAgg(figure)
     axes = figure.subplots()
     sns.heatmap(
         rates,
@@ -61,9 +65,10 @@ def draw_confusion(
         norm=PowerNorm(0.4, vmin=0, vmax=1),
         cmap="Blues",
         square=True,
+        mask=rates == 0.0,
         annot=True,
         fmt=".3f",
-        annot_kws={"fontsize": "small"},
+        annot_kws={"fontsize": "small" if len(names) <= 10 else "xx-small"},
         cbar_kws={"label": "rate within the actual class", "shrink": 0.8},
         ax=axes,
     )

@@ -1,12 +1,17 @@
 """A page to draw on: what the network sees, and its best answers."""
 
+import errno
+import html
 import os
+import socket
+import tempfile
 from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 
-from core_mlp.pipeline.stage import InputError
+from core_mlp.pipeline.stage import InputError, first_line
+from core_mlp.pipeline.text import visible
 from core_mlp.serving import predict
 
 SIDE = 320  # Pixels of the canvas.
@@ -16,12 +21,58 @@ CHOOSE_BRUSH = """function choose() { const b = document.querySelector(
 
 
 def serve(model: predict.Model, options: Namespace) -> None:
-    """Serves the page and the API `/predict`; raises InputError without Gradio."""
+    """Serves the page and the API `/predict`.
+
+    Raises:
+      InputError: If Gradio is not installed, or the address cannot be used.
+    """
+    check_address(options.host, options.port)
+    with tempfile.TemporaryDirectory() as folder:
+        set_environment(folder)
+        _serve(model, options)
+
+
+def check_address(host: str, port: int) -> None:
+    """Raises InputError if the page cannot be served at an address."""
+    if not 1 <= port <= 65_535:
+        raise InputError(f"--port {port}: expected 1 to 65535")
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        problem = getattr(error, "strerror", None) or first_line(error)
+        raise InputError(f"--host {host}: {problem}") from error
+    family, _, _, _, address = found[0]
+    try:
+        with socket.socket(family) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            problem = f"--host {host}: not an address of this machine"
+        else:
+            problem = f"--port {port}: in use, or not allowed"
+        raise InputError(problem) from error
+
+
+def set_environment(folder: str) -> None:
+    """Makes Gradio independent of this process's environment.
+
+    Args:
+      folder: For uploaded pictures; Gradio's own may be another user's.
+    """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("GRADIO_TEMP_DIR", folder)
+    # Gradio asks its own page whether it is there, which a proxy cannot answer.
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            del os.environ[name]
+
+
+def _serve(model: predict.Model, options: Namespace) -> None:
     try:
         import gradio as gr
     except ModuleNotFoundError as error:
-        message = "the demo needs Gradio: run `make setup` or `pip install gradio`"
+        message = "the demo needs Gradio: run `make setup-dev` or `pip install gradio`"
         raise InputError(message) from error
 
     def answer(picture: str | dict) -> tuple[np.ndarray | None, dict | None]:
@@ -33,15 +84,20 @@ def serve(model: predict.Model, options: Namespace) -> None:
         except InputError as error:
             if is_drawing:  # The canvas is empty.
                 return None, None
-            message = str(error).replace(f"{file.parent}/", "")
+            message = visible(str(error).replace(f"{file.parent}/", ""))
+            # Gradio shows it as HTML.
+            message = html.escape(message, quote=False)
             raise gr.Error(message, print_exception=False) from error
         scale = max(1, SIDE // max(image.shape))
         seen = image.repeat(scale, axis=0).repeat(scale, axis=1).squeeze()
         return seen, predict.classify(model, image[np.newaxis], top=3)[0]
 
     with gr.Blocks(title="core_mlp") as page:
-        names = ", ".join(model[1].class_names[:20])
-        gr.Markdown(f"## Which class is it?\nDraw, or drop a picture. Classes: {names}")
+        names = html.escape(visible(", ".join(model[1].class_names[:20])))
+        gr.HTML(
+            "<h2>Which class is it?</h2>"
+            f"<p>Draw, or drop a picture. Classes: {names}</p>"
+        )
         with gr.Row():
             look = {"canvas_size": (SIDE, SIDE), "layers": False, "transforms": ()}
             look["brush"] = gr.Brush(default_size=24, colors=["#000000"])
@@ -49,12 +105,14 @@ def serve(model: predict.Model, options: Namespace) -> None:
             with gr.Column():
                 seen = gr.Image(label="What the network sees", format="png", buttons=[])
                 classes = gr.Label(label="Answer")
-        picture = gr.File(label="Or drop a picture", file_types=["image"], height=140)
+        picture = gr.File(label="Or drop a picture", height=140)
         canvas.change(answer, canvas, [seen, classes], api_visibility="private")
         picture.upload(answer, picture, [seen, classes], api_name="predict")
         page.load(js=CHOOSE_BRUSH)
     theme = gr.themes.Default(font="sans-serif", font_mono="monospace")  # No downloads.
-    address = {"server_name": options.host, "server_port": options.port}
+    # Gradio expects an IPv6 address in brackets.
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    address = {"server_name": host, "server_port": options.port, "share": False}
     quietly = {"ssr_mode": False, "quiet": True, "prevent_thread_lock": True}
     try:
         _, url, _ = page.launch(theme=theme, **address, **quietly)

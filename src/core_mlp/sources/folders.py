@@ -4,8 +4,10 @@ import math
 import os
 import signal
 import threading
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
@@ -16,41 +18,191 @@ from core_mlp.pipeline.files import sha256
 from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.pipeline.params import PATH as PARAMS
 from core_mlp.pipeline.stage import InputError, exit_with_parent
+from core_mlp.pipeline.text import visible
 from core_mlp.sources.arrays import Batches, describe_split
-from core_mlp.sources.image_files import read_image, resize_image
+from core_mlp.sources.image_files import (
+    EXTENSIONS,
+    FORMAT_NAMES,
+    HEAD_BYTES,
+    is_image,
+    read_image,
+    resize_image,
+)
+from core_mlp.sources.listing import Listing
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
+# What a folder may be called that holds a split, in any case.
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+}
 # Of a task: large enough to hide the cost of passing it on, small enough for memory.
 TASK_FILES = 64
 TASK_BYTES = 2**20
 WINDOW_TASKS = 256
 MAX_PROBLEMS = 20
+MAX_NAMES = 5
 
 # Paths by class by split.
 Images = dict[str, dict[str, list[str]]]
+# Paths by folder; the dataset's own folder is "".
+FilesByFolder = dict[str, list[str]]
 
 
-def find_images(folder: Path) -> Images:
-    """Finds the image files, save hidden ones: paths by class by split."""
-    splits, skipped, images = {"train": folder}, [], {}
-    names = {entry.name for entry in _visible(folder) if entry.is_dir()}
-    nested = any(entry.is_dir() for entry in _visible(folder / "train"))
-    if nested or (names and names <= {"train", "test"}):
-        splits = {split: folder / split for split in ("train", "test")}
-        skipped = [e.path for e in _visible(folder) if e.name not in splits]
-    for split, split_folder in splits.items():
-        for entry in _visible(split_folder):
-            files = {file.path: _is_image(file) for file in _visible(Path(entry.path))}
-            if any(files.values()):
-                classes = images.setdefault(split, {})
-                classes[entry.name] = [path for path in files if files[path]]
-                skipped += [path for path in files if not files[path]]
-            else:
-                skipped.append(entry.path)
-    if images and skipped:
-        problem = f"{len(skipped):,} skipped, not images in a class's folder, such as"
-        print(f"warning: {problem} {min(skipped)!r}", flush=True)
-    return images
+def find_images(listing: Listing) -> Images:
+    """Finds the image files of a dataset: paths by class by split.
+
+    Class names are in Unicode's normal form C, so that `café` is one class however a
+    file system spells it.
+
+    Returns:
+      No splits at all if no folder in the dataset's folder holds images.
+
+    Raises:
+      InputError: If an image would be left out because of where it is, or a class has
+        files, but none that can be read. Other files are named in a warning.
+    """
+    for path in listing.ignored:
+        if is_image_file(listing.root / path):
+            listing.refuse_ignored(path)
+    images: FilesByFolder = {}
+    others: FilesByFolder = {}
+    for path in listing.files:
+        found = images if is_image_file(listing.root / path) else others
+        found.setdefault(os.path.dirname(path), []).append(path)
+    if not images.keys() - {""}:
+        return {}
+    splits = {
+        split: _find_classes(listing, folder, images, others)
+        for split, folder in _find_splits(listing, images).items()
+    }
+    _warn_of_others(listing, others)
+    return splits
+
+
+def is_image_file(path: Path) -> bool:
+    """Tells whether a file is an image by its content, or claims to be by its name."""
+    if path.name.lower().endswith(EXTENSIONS):
+        return True
+    with open(path, "rb", buffering=0) as file:
+        return is_image(file.read(HEAD_BYTES))
+
+
+def _find_splits(listing: Listing, images: FilesByFolder) -> dict[str, str]:
+    """Returns the folder of each split: "" if the classes are not divided."""
+    root = listing.root
+    tops = sorted({folder.split("/")[0] for folder in images if folder})
+    kinds = {top: SPLIT_NAMES.get(top.casefold()) for top in tops}
+    divided = {
+        top
+        for top in tops
+        if kinds[top] and any(f.startswith(f"{top}/") for f in images)
+    }
+    if not divided and not all(kinds.values()):
+        return {"train": ""}  # A class may be called train, or test.
+    for top in tops:
+        if kinds[top] == "validation":
+            raise InputError(
+                f"{root / top}: validation images are held out of train (see "
+                f"validation_size): move these into the class folders of train"
+            )
+        if kinds[top] and images.get(top):
+            _refuse_place(
+                listing, images[top][0], f"a folder per class in {root / top}"
+            )
+    if undivided := [top for top in tops if not kinds[top]]:
+        raise InputError(
+            f"{root}: {_some(undivided)} beside {_some(sorted(divided))}: move each "
+            "class into train or test, or remove the folder"
+        )
+    if images.get(""):
+        _refuse_place(listing, images[""][0], f"images in {root}/train/CLASS only")
+    splits = {}
+    for top in tops:
+        if (split := kinds[top]) in splits:
+            raise InputError(
+                f"{root}: both {splits[split]} and {top}: keep one of them"
+            )
+        splits[split] = top
+    if "train" not in splits:
+        raise InputError(f"{root}: {_some(tops)}, but no folder train with images")
+    return {split: splits[split] for split in ("train", "test") if split in splits}
+
+
+def _find_classes(
+    listing: Listing, base: str, images: FilesByFolder, others: FilesByFolder
+) -> dict[str, list[str]]:
+    """Returns the paths of the images in each class folder of a split's folder."""
+    where = listing.root / base
+    if images.get(base):
+        _refuse_place(listing, images[base][0], f"a folder per class in {where}")
+    others_by_class = _group_by_class(base, others)
+    classes: dict[str, list[str]] = {}
+    empty = []
+    for folder, paths in _group_by_class(base, images).items():
+        for path in paths:
+            if os.path.dirname(path) != folder:
+                expected = f"the images of a class directly in {listing.root / folder}"
+                _refuse_place(listing, path, expected)
+        name = unicodedata.normalize("NFC", os.path.basename(folder))
+        full = [str(listing.root / path) for path in paths]
+        classes.setdefault(name, []).extend(full)
+    for folder in listing.folders:
+        if os.path.dirname(folder) != base or folder in images:
+            continue
+        if found := others_by_class.get(folder):
+            raise InputError(
+                f"{listing.root / folder}: no images ({FORMAT_NAMES}) in this class, "
+                f"but {len(found):,} other files, such as {found[0]!r}: convert them, "
+                "or remove the folder"
+            )
+        empty.append(os.path.basename(folder))
+    if empty:
+        print(visible(f"warning: {where}: no files in {_some(empty)}"), flush=True)
+    return classes
+
+
+def _group_by_class(base: str, files: FilesByFolder) -> FilesByFolder:
+    """Returns the files below each class folder of a split's folder, at any depth."""
+    groups: FilesByFolder = {}
+    start = f"{base}/" if base else ""
+    for folder, paths in files.items():
+        if folder and folder.startswith(start):
+            class_folder = start + folder[len(start) :].split("/")[0]
+            groups.setdefault(class_folder, []).extend(paths)
+    return groups
+
+
+def _refuse_place(listing: Listing, path: str, expected: str) -> None:
+    found = f"found the image {str(listing.root / path)!r}"
+    raise InputError(f"{listing.root}: expected {expected}, {found}")
+
+
+def _warn_of_others(listing: Listing, others: FilesByFolder) -> None:
+    """Names the files that are no images, by the folders that they are in."""
+    if not others:
+        return
+    counts = [f"{len(others[f]):,} in {f or listing.root}" for f in sorted(others)]
+    count = sum(map(len, others.values()))
+    example = str(listing.root / others[min(others)][0])
+    print(
+        visible(
+            f"warning: {count:,} files skipped, which are not {FORMAT_NAMES}: "
+            f"{_some(counts)}; such as {example!r}"
+        ),
+        flush=True,
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    """Returns the first of the names, and how many more there are."""
+    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
 
 
 def read_splits(
@@ -82,7 +234,7 @@ def read_splits(
         for split, classes in images.items():
             labels = [n for n, c in enumerate(names) for _ in classes.get(c, [])]
             paths = [path for c in names for path in classes.get(c, [])]
-            hashes = pool.map(sha256, paths, chunksize=TASK_FILES)
+            hashes = _map(pool, sha256, paths, TASK_FILES)
             hashes = tqdm(hashes, "hash", len(paths), unit="file", disable=None)
             files = sorted(zip(hashes, labels, paths, strict=True))
             if not example:
@@ -114,7 +266,7 @@ def _read_batches(
     task = max(1, min(TASK_FILES, TASK_BYTES // math.prod(shape)))
     for start in range(0, len(files), WINDOW_TASKS * task):
         window = files[start : start + WINDOW_TASKS * task]
-        results = pool.map(read, [path for _, _, path in window], chunksize=task)
+        results = _map(pool, read, [path for _, _, path in window], task)
         for (_, label, path), pixels in zip(window, results, strict=True):
             if isinstance(pixels, str):
                 problems.append(pixels)
@@ -134,22 +286,27 @@ def _read(
     """Returns an image file as `[H, W, C]` uint8, or why it cannot be read."""
     try:
         image = read_image(path, channels)
+        return np.atleast_3d(resize_image(image, image_size) if image_size else image)
     except InputError as error:
         return str(error)
-    return np.atleast_3d(resize_image(image, image_size) if image_size else image)
+    except MemoryError:
+        return f"{path!r}: there is not enough memory to read it"
+
+
+def _map(
+    pool: ProcessPoolExecutor, function: Callable, paths: Sequence[str], task: int
+) -> Iterator:
+    """Yields a function's results for each path, computed in other processes."""
+    try:
+        yield from pool.map(function, paths, chunksize=task)
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a process that reads images was killed, perhaps because the memory was "
+            "full; nothing has been changed"
+        ) from error
 
 
 def _start_worker(parent: int) -> None:
     """Leaves Ctrl-C to the parent, and ends with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=exit_with_parent, args=[parent], daemon=True).start()
-
-
-def _visible(folder: Path) -> list[os.DirEntry]:
-    if not folder.is_dir():
-        return []
-    return [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-
-
-def _is_image(entry: os.DirEntry) -> bool:
-    return entry.name.lower().endswith(EXTENSIONS) and entry.is_file()

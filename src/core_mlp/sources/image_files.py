@@ -2,7 +2,10 @@
 
 import io
 import os
+import re
 import stat
+import struct
+import threading
 import time
 import warnings
 from collections.abc import Sequence
@@ -28,8 +31,14 @@ MAX_SECONDS = 10.0
 # A decoder goes over all pixels of a progressive JPEG in each of its scans; cameras and
 # programs write up to about twelve.
 MAX_SCANNED_PIXELS = 3_000_000_000
+MAX_JPEG_PARTS = 10_000
 # Of a run-length encoded BMP: a code of four bytes skips up to 255 rows.
 MAX_RLE_WIDTH = 65_536
+# Of a tag, as of the EXIF. Pillow makes a Python object of each value, and 22 us are
+# needed for each of as many tiles, if they are compressed by LZMA.
+MAX_TAG_VALUES = 250_000
+# LZMA decodes 10 to 20 MB of noise a second.
+MAX_LZMA_BYTES = 100_000_000
 
 GRAY_MODES = {"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"}
 # How an image has to be turned, by the EXIF orientation; 1 is upright.
@@ -42,7 +51,29 @@ ORIENTATIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+JPEG_MARKER_BYTES = 4  # With the length of the part.
+JPEG_START, JPEG_EXIF_START = b"\xff\xd8\xff", b"Exif\0\0"
+# Not a marker: 255 and 0, which stand for 255 itself; 255 and 255; restarts.
+JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+JPEG_TEM, JPEG_SOI, JPEG_EOI, JPEG_SOS, JPEG_APP1 = 0x01, 0xD8, 0xD9, 0xDA, 0xE1
+
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+BIG_TIFF_STARTS = TIFF_STARTS[2:]
 TIFF_BITS_PER_SAMPLE, TIFF_PHOTOMETRIC, TIFF_WHITE_IS_ZERO = 258, 262, 0
+TIFF_ROWS_PER_STRIP, TIFF_STRIP_BYTES = 278, 279
+TIFF_TILE_WIDTH, TIFF_TILE_HEIGHT, TIFF_TILE_BYTES = 322, 323, 325
+# Bytes of a value, by its type in a tag.
+TIFF_VALUE_BYTES = {
+    **dict.fromkeys((1, 2, 6, 7), 1),
+    **dict.fromkeys((3, 8), 2),
+    **dict.fromkeys((4, 9, 11, 13), 4),
+    **dict.fromkeys((5, 10, 12, 16, 17, 18), 8),
+}
+MAX_TAGS = 65_535
+
+# What Pillow warns about, such as an odd EXIF, does not change the picture; but Python
+# silences warnings for all threads at once. It also bounds the memory of a server.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def is_image(head: bytes) -> bool:
@@ -52,12 +83,24 @@ def is_image(head: bytes) -> bool:
       head: The first HEAD_BYTES bytes of the file, or all of them.
     """
     return (
-        head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a"))
-        or head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
+        head.startswith((b"\x89PNG\r\n\x1a\n", JPEG_START, b"GIF87a", b"GIF89a"))
+        or head.startswith(TIFF_STARTS)
         # "BM" alone begins many texts; four bytes of a BMP are reserved.
         or (head.startswith(b"BM") and head[6:10] == bytes(4))
         or (head.startswith(b"RIFF") and head[8:12] == b"WEBP")
     )
+
+
+def is_image_file(path: Path) -> bool:
+    """Tells whether a file is an image by its content, or claims to be by its name.
+
+    Raises:
+      OSError: If the file cannot be read.
+    """
+    if path.name.lower().endswith(EXTENSIONS):
+        return True
+    with open(path, "rb", buffering=0) as file:
+        return is_image(file.read(HEAD_BYTES))
 
 
 def read_image(file: Path | str | BinaryIO, channels: int | None = None) -> Image.Image:
@@ -81,8 +124,11 @@ def read_image(file: Path | str | BinaryIO, channels: int | None = None) -> Imag
     """
     where = f"{str(file)!r}: " if isinstance(file, Path | str) else ""
     try:
-        # What Pillow warns about, such as an odd EXIF, does not change the picture.
-        with warnings.catch_warnings(action="ignore"), _open(file) as image:
+        with (
+            _ONE_AT_A_TIME,
+            warnings.catch_warnings(action="ignore"),
+            _open(file) as image,
+        ):
             # Before it is decoded: then Pillow forgets it.
             packing = image.tile[0].args if image.tile else None
             image.load()
@@ -90,6 +136,9 @@ def read_image(file: Path | str | BinaryIO, channels: int | None = None) -> Imag
             return convert_image(_upright(image), channels)
     except UnidentifiedImageError as error:
         problem = f"not a readable image: expected {FORMAT_NAMES}"
+        raise InputError(f"{where}{problem}") from error
+    except MemoryError as error:
+        problem = "there is not enough memory to read it"
         raise InputError(f"{where}{problem}") from error
     # Pillow's decoders raise whatever a corrupt file makes them raise.
     except Exception as error:
@@ -148,6 +197,9 @@ def border(image: np.ndarray) -> np.ndarray:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turns an image as its EXIF orientation says; reads nothing else of the EXIF."""
+    exif = image.info.get("exif", b"").removeprefix(JPEG_EXIF_START)
+    if not _has_plain_tags(exif):
+        return image
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     # A corrupt EXIF says nothing; the picture itself can be read.
@@ -201,22 +253,123 @@ class _TimedFile(io.BytesIO):
 def _open(file: Path | str | BinaryIO) -> Image.Image:
     """Opens an image file; raises InputError if decoding it would take too much."""
     content = _read_bytes(file)
+    num_scans = 1
+    if content.startswith(JPEG_START):
+        content, num_scans = _check_jpeg(content)
+    if content.startswith(TIFF_STARTS) and not _has_plain_tags(content):
+        raise InputError("its tags have too many values")
     image = Image.open(_TimedFile(content), formats=FORMATS)
     num_pixels = image.width * image.height
     if num_pixels > MAX_PIXELS:
         raise InputError(
             f"image size ({num_pixels:,} pixels) exceeds limit of {MAX_PIXELS:,} pixels"
         )
-    compression = image.info.get("compression")
-    if image.format in ("JPEG", "MPO") or compression in ("jpeg", "tiff_jpeg"):
-        # These two bytes begin a scan, and are nowhere else in a JPEG's data.
-        num_scans = content.count(b"\xff\xda")
-        if num_scans * num_pixels > MAX_SCANNED_PIXELS:
-            raise InputError(f"{num_scans:,} scans of {num_pixels:,} pixels, too many")
+    if num_scans * num_pixels > MAX_SCANNED_PIXELS:
+        raise InputError(f"{num_scans:,} scans of {num_pixels:,} pixels, too many")
+    if image.format == "TIFF":
+        _check_tiff(image, content)
     is_run_length = image.tile and image.tile[0].codec_name == "bmp_rle"
     if is_run_length and image.width > MAX_RLE_WIDTH:
         raise InputError(f"a width of {image.width:,}, more than {MAX_RLE_WIDTH:,}")
     return image
+
+
+def _check_jpeg(content: bytes) -> tuple[bytes, int]:
+    """Counts the scans of a JPEG's first picture, which ends where libjpeg ends.
+
+    What follows it, such as the film of a telephone's moving picture, does not count.
+
+    Returns:
+      The file, without its EXIF if that is hostile, and the number of scans.
+
+    Raises:
+      InputError: If the file has more than MAX_JPEG_PARTS parts.
+    """
+    exif_parts = []
+    num_parts = num_scans = 0
+    position = len(JPEG_START) - 1
+    while found := JPEG_MARKER.search(content, position):
+        marker = content[found.end() - 1]
+        if marker == JPEG_EOI:
+            break
+        position = found.end()
+        if marker in (JPEG_TEM, JPEG_SOI):
+            continue
+        num_parts += 1
+        if num_parts > MAX_JPEG_PARTS:
+            raise InputError(f"a JPEG of more than {MAX_JPEG_PARTS:,} parts")
+        num_scans += marker == JPEG_SOS
+        start = position + 2
+        position += int.from_bytes(content[position:start])
+        is_exif = content.startswith(JPEG_EXIF_START, start)
+        if marker == JPEG_APP1 and is_exif:
+            exif_parts.append((found.start(), position))
+    # Pillow joins them.
+    skipped = JPEG_MARKER_BYTES + len(JPEG_EXIF_START)
+    exif = b"".join(content[start + skipped : end] for start, end in exif_parts)
+    if not _has_plain_tags(exif):
+        for start, end in reversed(exif_parts):
+            content = content[:start] + content[end:]
+    return content, num_scans
+
+
+def _has_plain_tags(content: bytes) -> bool:
+    """Tells whether the tags of a TIFF, or an EXIF, are read in little time and memory.
+
+    Pillow copies what a tag refers to, and tags may all refer to the same bytes.
+    """
+    order = "<" if content.startswith(b"II") else ">"
+    is_big = content.startswith(BIG_TIFF_STARTS)
+    start_format, count_format, tag_format = (
+        (f"{order}8xQ", f"{order}Q", f"{order}HHQ8x")
+        if is_big
+        else (f"{order}4xI", f"{order}H", f"{order}HHI4x")
+    )
+    try:
+        (start,) = struct.unpack_from(start_format, content)
+        (num_tags,) = struct.unpack_from(count_format, content, start)
+    # There is nothing to be read, or Pillow says why not.
+    except struct.error:
+        return True
+    start += struct.calcsize(count_format)
+    size = struct.calcsize(tag_format)
+    num_tags = min(num_tags, (len(content) - start) // size)
+    if num_tags > MAX_TAGS:
+        return False
+    num_bytes = 0
+    for number in range(num_tags):
+        _, kind, num_values = struct.unpack_from(
+            tag_format, content, start + number * size
+        )
+        value_bytes = TIFF_VALUE_BYTES.get(kind, 0)
+        if value_bytes > 1 and num_values > MAX_TAG_VALUES:
+            return False
+        num_bytes += num_values * value_bytes
+    # Twice, because programs let equal values share their place.
+    return num_bytes <= 2 * len(content)
+
+
+def _check_tiff(image: Image.Image, content: bytes) -> None:
+    """Raises InputError if decoding the strips or tiles of a TIFF takes too much."""
+    tags = image.tag_v2
+    if TIFF_TILE_WIDTH in tags:
+        part_pixels = tags[TIFF_TILE_WIDTH] * tags.get(TIFF_TILE_HEIGHT, 1)
+    else:
+        rows = min(tags.get(TIFF_ROWS_PER_STRIP, image.height), image.height)
+        part_pixels = image.width * rows
+    if part_pixels > MAX_PIXELS:
+        raise InputError(f"tiles of {part_pixels:,} pixels, more than {MAX_PIXELS:,}")
+    compression = image.info.get("compression")
+    if compression in ("jpeg", "tiff_jpeg"):
+        part_bytes = tags.get(TIFF_TILE_BYTES) or tags.get(TIFF_STRIP_BYTES) or 0
+        if np.sum(part_bytes) > len(content):
+            raise InputError("its strips or tiles have more bytes than the file")
+        # These two bytes begin a scan of a strip or tile.
+        num_scans = content.count(bytes([0xFF, JPEG_SOS]))
+        if num_scans * part_pixels > MAX_SCANNED_PIXELS:
+            raise InputError(f"{num_scans:,} scans of {part_pixels:,} pixels, too many")
+    if compression == "lzma" and len(content) > MAX_LZMA_BYTES:
+        raise InputError(f"more than {MAX_LZMA_BYTES:,} bytes, compressed by LZMA")
 
 
 def _read_bytes(file: Path | str | BinaryIO) -> bytes:

@@ -1,12 +1,12 @@
 """Datasets from TensorFlow Datasets (TFDS), downloaded or from local archives."""
 
 import hashlib
+import os
 import re
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from core_mlp.pipeline.params import PATH as PARAMS
 from core_mlp.pipeline.stage import InputError
 from core_mlp.sources.arrays import Batches, describe_split
 from core_mlp.sources.image_files import convert_image, resize_image
+from core_mlp.sources.listing import Listing, list_folder
 
 READ_BATCH_SIZE = 1024
 NUM_PARALLEL_DECODES = 16
@@ -48,90 +49,151 @@ def find_dataset(
       InputError: If there is no such dataset, or it does not have images of one shape
         with labels.
     """
-    archives = source_dir / re.split("[/:]", name)[0]
-    digests = {
-        path.relative_to(archives).as_posix(): sha256(path)
-        for path in sorted(archives.rglob("*"))
-        if path.is_file()
-    }
-    key = hashlib.sha256(f"{tfds.__version__} {digests}".encode()).hexdigest()[:16]
+    base_name = re.split("[/:]", name)[0]
+    listing = list_folder(source_dir, base_name)
+    archives = listing.root
+    if listing.ignored:
+        listing.refuse_ignored(listing.ignored[0])
+    digests = {path: sha256(archives / path) for path in listing.files}
+    facts = f"{tfds.__version__} {digests}".encode(errors="surrogateescape")
+    key = hashlib.sha256(facts).hexdigest()[:16]
     # Within TFDS's own folder, so that all copies of this repository use it.
-    data_dir = Path(tfds.core.constants.DATA_DIR, "core_mlp", key)
+    data_dir = _tfds_dir() / "core_mlp" / key
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     # An unknown version or config, or a corrupt folder: builders raise many things.
     except Exception as error:
         problem = _describe(error)
-        if isinstance(error, tfds.core.DatasetNotFoundError):
+        is_tfds_name = re.fullmatch(r"\w+", base_name)
+        if isinstance(error, tfds.core.DatasetNotFoundError) or not is_tfds_name:
             problem = (
                 "TFDS has no dataset of that name (some that work are mnist, cifar10, "
-                f"sklearn_digits), and there are no images in {archives}/CLASS/; with "
-                "--temp or --queue, they must be in Git or DVC"
+                f"sklearn_digits), and there are no images in {archives}/CLASS/: "
+                f"{_describe_folder(listing)}"
             )
         raise InputError(f"{PARAMS}: dataset = {name}: {problem}") from error
     return builder, archives, _output_shape(builder, image_size, channels)
 
 
-@contextmanager
-def prepared_dataset(builder: Builder, archives: Path) -> Iterator[None]:
+def prepare_dataset(builder: Builder, archives: Path, scratch_dir: Path) -> Builder:
     """Prepares a dataset in the builder's folder, unless it is already there.
 
-    Until the block ends, no other run of fetch prepares the dataset again. An original
-    file that is found in `archives` is used instead of a download. What is extracted
-    from it is deleted: TFDS would reuse it for any file of the same name.
+    An original file that is found in `archives` is used instead of a download. What is
+    extracted from it is deleted: TFDS would reuse it for any file of the same name.
+
+    A dataset of our own is prepared anew in `scratch_dir`: TFDS would reuse what an
+    earlier version of our code has prepared.
+
+    Returns:
+      The builder to read the dataset from.
 
     Raises:
       InputError: If the dataset can be neither read nor downloaded, or lacks the split
         train.
     """
-    folder = Path(builder.data_path).parent
-    lock, extract_dir = folder.with_suffix(".lock"), folder / "extracted"
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    if _is_ours(builder):
+        builder = type(builder)(
+            data_dir=scratch_dir,
+            config=builder.builder_config,
+            version=str(builder.version),
+        )
+        shared = _tfds_dir() / "downloads"
+        existing = next(path for path in [shared, *shared.parents] if path.exists())
+        is_writable = os.access(existing, os.W_OK)
+        download_dir = shared if is_writable else scratch_dir / "downloads"
+        _download_and_prepare(builder, archives, download_dir)
+    # Without a lock: another user's prepared dataset can be read, not written to.
+    elif not builder.data_path.exists():
+        lock = Path(builder.data_path).parent.with_suffix(".lock")
+        try:
+            with process_lock(lock, f"preparing {builder.name}"):
+                if builder.data_path.exists():  # By the process that was waited for.
+                    builder.info.read_from_directory(builder.data_path)
+                else:
+                    # TFDS names downloads by URL and checksum, so they can be shared.
+                    download_dir = _tfds_dir() / "downloads"
+                    _download_and_prepare(builder, archives, download_dir)
+        except OSError as error:
+            raise InputError(
+                f"TFDS_DATA_DIR = {_tfds_dir()}: {builder.name} is not prepared there, "
+                f"and cannot be: {error.filename or lock}: {error.strerror or error}: "
+                "set it to a folder of your own"
+            ) from error
+    if "train" not in (splits := builder.info.splits):
+        found = ", ".join(splits) or "none"
+        problem = f"no split train, but {found}, in {builder.data_path}"
+        raise InputError(f"dataset = {builder.name}: {problem}")
+    return builder
+
+
+def _download_and_prepare(builder: Builder, archives: Path, download_dir: Path) -> None:
+    """Prepares a dataset in the builder's folder, where it is not yet."""
+    extract_dir = Path(builder.data_path).parent / "extracted"
     missing = {
         url: name
         for url, info in (builder.url_infos or {}).items()
         if not (archives / (name := info.filename or Path(url).name)).exists()
     }
-    is_ours = type(builder).__module__.startswith("core_mlp.")
-    config = tfds.download.DownloadConfig(
-        extract_dir=extract_dir, manual_dir=archives, try_download_gcs=False
-    )
-    if is_ours:
-        # TFDS would reuse what an earlier version of our code has prepared.
-        config.download_mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    with process_lock(lock, f"preparing {builder.name}"):
-        if missing and not builder.data_path.exists():
-            print(
-                f"Downloading what is not in {archives}: {', '.join(missing)}; without "
-                "a network, TFDS gives up after about four minutes",
-                flush=True,
-            )
-        try:
-            builder.download_and_prepare(
-                # TFDS names downloads by URL and checksum, so they can be shared.
-                download_dir=Path(tfds.core.constants.DATA_DIR, "downloads"),
-                download_config=config,
-            )
-        # TFDS's builders raise whatever their sources make them raise.
-        except Exception as error:
-            import tensorflow as tf
+    if missing:
+        print(
+            f"Downloading what is not in {archives}: {', '.join(missing)}; without a "
+            "network, TFDS gives up after about four minutes",
+            flush=True,
+        )
+    try:
+        builder.download_and_prepare(
+            download_dir=download_dir,
+            download_config=tfds.download.DownloadConfig(
+                extract_dir=extract_dir, manual_dir=archives, try_download_gcs=False
+            ),
+        )
+    # TFDS's builders raise whatever their sources make them raise.
+    except Exception as error:
+        import tensorflow as tf
 
-            # A bug in our own builder keeps its traceback; a full disk is not one.
-            io_errors = (OSError, tf.errors.OpError)
-            if is_ours and not isinstance(error.__cause__, io_errors):
-                raise
-            problem = f"cannot be prepared: {_describe(error)}"
-            if missing:
-                files = ", ".join(missing.values())
-                problem += f"; without a network, put into {archives}: {files}"
-            raise InputError(f"dataset = {builder.name}: {problem}") from error
-        finally:
-            shutil.rmtree(extract_dir, ignore_errors=True)
-        if "train" not in (splits := builder.info.splits):
-            found = ", ".join(splits) or "none"
-            raise InputError(f"dataset = {builder.name}: no split train, but {found}")
-        yield
+        # A bug in our own builder keeps its traceback; a full disk is not one.
+        io_errors = (OSError, tf.errors.OpError)
+        if _is_ours(builder) and not isinstance(error.__cause__ or error, io_errors):
+            raise
+        problem = f"cannot be prepared: {_describe(error)}"
+        if missing:
+            files = ", ".join(missing.values())
+            problem += f"; without a network, put into {archives}: {files}"
+        raise InputError(f"dataset = {builder.name}: {problem}") from error
+    finally:
+        shutil.rmtree(extract_dir, ignore_errors=True)
+
+
+def _is_ours(builder: Builder) -> bool:
+    return type(builder).__module__.startswith("core_mlp.")
+
+
+def _tfds_dir() -> Path:
+    """Returns TFDS's folder, `$TFDS_DATA_DIR` or one in the home folder, absolute."""
+    path = Path(tfds.core.constants.DATA_DIR or "~/tensorflow_datasets")
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise InputError(f"TFDS_DATA_DIR = {path}: {error}") from error
+
+
+def _describe_folder(listing: Listing) -> str:
+    """Returns what there is in a folder that has no images in folders of classes."""
+    root, dvc_file = listing.root, listing.root.with_name(f"{listing.root.name}.dvc")
+    if dvc_file.exists() and not root.exists():
+        return f"{dvc_file} is there, its files are not: run `dvc pull {dvc_file}`"
+    if listing.files:
+        example = str(root / listing.files[0])
+        return f"it has {len(listing.files):,} other files, such as {example!r}"
+    if root.exists():
+        return "it is empty" if root.is_dir() else "it is a file"
+    beside = [path.name for path in sorted(root.parent.glob("[!.]*")) if path.is_dir()]
+    return (
+        f"{root.parent} has {', '.join(beside) or 'no folders'}; with --temp or "
+        "--queue, they must be in Git or DVC"
+    )
 
 
 def read_splits(
