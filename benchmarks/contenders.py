@@ -364,7 +364,7 @@ def image_folder(setting: Setting) -> Path:
 
 def ours_folder(setting: Setting) -> Iterator[float]:
     """Yields the rates of fetch: files hashed, decoded and written as arrays."""
-    from core_mlp.sources import arrays, folders
+    from core_mlp.sources import arrays, folders, listing
 
     # As in the stage; this process was itself spawned, and would spawn its workers.
     multiprocessing.set_start_method("fork", force=True)
@@ -372,7 +372,8 @@ def ours_folder(setting: Setting) -> Iterator[float]:
 
     def fetch():
         with tempfile.TemporaryDirectory() as out:
-            images = folders.find_images(folder)
+            found = listing.list_folder(folder.parent, folder.name)
+            images = folders.find_images(found)
             for split, info, batches in folders.read_splits(images, "x", None, None):
                 arrays.write_arrays(Path(out, split), info, batches)
 

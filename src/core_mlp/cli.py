@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from core_mlp import workers
+from core_mlp.pipeline.environment import check_source
 from core_mlp.pipeline.stage import InputError, exit_on_input_error
 from core_mlp.pipeline.text import print_any_text
 
@@ -85,6 +86,8 @@ def main() -> None:
             return
         # Paths in the project are relative to its folder.
         os.chdir(find_project())
+        if args.command in ("same", "seeds", "recipe", "workers"):
+            check_source()  # They run DVC, which would hang or fail without a word.
         if args.command == "workers":
             workers.run_workers(args.number, args.chief)
         else:

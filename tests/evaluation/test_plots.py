@@ -1,5 +1,7 @@
 """Figures have reproducible bytes, and show what they should."""
 
+import tracemalloc
+
 import matplotlib
 import numpy as np
 import pytest
@@ -50,6 +52,51 @@ def test_the_same_figure_has_the_same_bytes(tmp_path, draw):
     content = (tmp_path / "first.png").read_bytes()
     assert content.startswith(b"\x89PNG")
     assert content == (tmp_path / "plots/second.png").read_bytes()
+
+
+@pytest.mark.parametrize("num_classes", [2, 26, 100, 400])
+def test_a_confusion_of_many_classes_shows_the_most_confused(tmp_path, num_classes):
+    names = [f"class {n}" for n in range(num_classes)]
+    confusion = {(name, name): 10 for name in names}
+    confusion[names[-1], names[-2]] = 5
+    shown = figures.most_confused_classes(confusion, names)
+
+    assert len(shown) == min(num_classes, figures.MAX_CLASSES)
+    assert shown[-2:] == names[-2:]
+    assert shown == sorted(shown, key=names.index)
+    tracemalloc.start()
+    figures.draw_confusion(tmp_path / "confusion.png", confusion, names)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * 2**20
+    height, width = imread(tmp_path / "confusion.png").shape[:2]
+    assert height < width < 2000
+
+
+def test_pictures_of_photographs_are_small_files(tmp_path):
+    """They are in Git."""
+    images = np.random.default_rng(0).integers(0, 256, [81, 224, 224, 3], np.uint8)
+    mistakes = [(n, "a", "b", 0.5) for n in range(len(images))]
+    plots.draw_examples(tmp_path / "examples.png", images, ["a"] * 81, "Photographs")
+    plots.draw_mistakes(tmp_path / "mistakes.png", images, mistakes)
+    plots.write_sprite(tmp_path / "sprite.png", images)
+
+    for path in tmp_path.iterdir():
+        assert path.stat().st_size < 1_000_000, path.name
+    # The report cuts it into as many cells as there are images.
+    height, width = imread(tmp_path / "sprite.png").shape[:2]
+    assert height / 5 == pytest.approx(width / 20)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\x1b[31m", "\u202eb", "x" * 500, "日本", "😀", "$\\fr$", "a\nb"]
+)
+def test_any_name_can_be_drawn(tmp_path, name):
+    plots.draw_examples(tmp_path / "a.png", RGB_IMAGES[:1], [name], name)
+    confusion = {("a", "a"): 1, (name, name): 1}
+    figures.draw_confusion(tmp_path / "b.png", confusion, ["a", name])
+
+    assert imread(tmp_path / "b.png").shape[0] < 1000
 
 
 def test_examples_are_visible(tmp_path):

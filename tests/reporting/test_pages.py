@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from helpers import commit_all, core_mlp, run
 
+from core_mlp.pipeline.files import write_csv
+
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SCHEMES = {"light": 1, "dark": 0}
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
@@ -78,6 +80,25 @@ def test_the_plots_page_is_readable(five_revisions, tmp_path, num_revisions):
         assert np.mean(saturation > 0.2) > 0.002
 
 
+def test_a_name_cannot_run_a_script_or_hide_the_charts(five_revisions, tmp_path):
+    """DVC puts the CSVs into a script of the page as they are."""
+    path = five_revisions / "plots/confusion.csv"
+    names = ("</script><script>document.title = 'run'</script>", "<!--<script>")
+    rows = [(a, b, 1) for a in names for b in names]
+    write_csv(path, ["actual", "predicted", "count"], rows)
+    run("dvc", "plots", "show", path.name, "-o", "hostile", cwd=path.parent)
+    run("git", "checkout", "--quiet", ".", cwd=five_revisions)
+
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--dump-dom"]
+    command += [f"--user-data-dir={tmp_path}", "--virtual-time-budget=10000"]
+    page = (path.parent / "hostile/index.html").as_uri()
+    dom = subprocess.run([*command, page], capture_output=True, text=True, timeout=120)
+
+    assert "<title>Plots</title>" in dom.stdout
+    assert 'class="marks"' in dom.stdout
+
+
+@pytest.mark.usefixtures("fabricated")
 def test_the_report_is_readable(five_revisions, tmp_path):
     assert core_mlp("report", "main~4", "main", cwd=five_revisions).returncode == 0
 

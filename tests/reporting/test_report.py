@@ -15,9 +15,8 @@ from scipy import stats
 
 from core_mlp.evaluation import plots
 from core_mlp.evaluation.metrics import ClassAccuracy
-from core_mlp.pipeline import provenance
 from core_mlp.pipeline.stage import InputError
-from core_mlp.reporting import evidence, gate, model_card, sweep
+from core_mlp.reporting import gate, model_card, sweep
 from core_mlp.reporting.report import (
     describe_verdict,
     metric_rows,
@@ -32,7 +31,7 @@ from core_mlp.reporting.runs import (
     compare,
     read_run,
 )
-from core_mlp.reporting.significance import Difference
+from core_mlp.reporting.significance import Difference, difference_of_means
 
 # Made up, but near those of the models on the branches: others would be refused.
 ACCURACIES = {
@@ -81,13 +80,6 @@ def seeded(clone):
     for name in ("longer", "main"):
         run("git", "checkout", "--quiet", "--force", name, cwd=clone)
         run("git", "reset", "--quiet", "--hard", "HEAD~1", cwd=clone)
-
-
-@pytest.fixture
-def fabricated(monkeypatch):
-    """Lets a test make up results; whether they agree is tested in test_evidence.py."""
-    monkeypatch.setattr(evidence, "check", lambda run: None)
-    monkeypatch.setattr(provenance, "find_contradictions", lambda stages: [])
 
 
 def report(folder, *arguments, command="report"):
@@ -460,6 +452,37 @@ def test_a_class_fails_only_after_correction_for_their_number(
     found = outcomes(good_run, comparison_of(difference(0.0), *classes))
 
     assert found["max_class_loss"] == outcome
+
+
+def test_the_class_that_failed_is_named(good_run):
+    """Not the one whose interval reaches lowest, which is only known less well."""
+    classes = [difference(-0.03, error=0.02), difference(-0.05, error=0.001)]
+
+    (result,) = (
+        result
+        for result in gate.check(
+            RULES, good_run, comparison_of(difference(0.0), *classes)
+        )
+        if result.rule == "max_class_loss"
+    )
+
+    names = list(comparison_of(difference(0.0), *classes).classes)
+    assert result.outcome == "fail"
+    assert f"for class {names[1]}," in result.reason
+
+
+def test_a_class_that_no_seed_changes_blocks_no_gate(good_run):
+    perfect = difference_of_means([1.0] * 5, [1.0] * 5)
+    changed = difference_of_means([1.0] * 5, [0.9] * 5)
+
+    for classes, outcome in (
+        ([perfect], "pass"),
+        ([perfect, difference(0.0, error=0.001)], "pass"),
+        ([perfect, difference(-0.05, error=0.001)], "fail"),
+        ([perfect, changed], "investigate"),
+    ):
+        found = outcomes(good_run, comparison_of(difference(0.0), *classes))
+        assert found["max_class_loss"] == outcome
 
 
 def test_a_loss_of_the_margin_passes_and_fails_in_at_most_5_of_100(good_run):

@@ -34,6 +34,24 @@ def test_the_difference_of_means_agrees_with_scipys_welch_test():
     assert found.p_below(-0.01) == pytest.approx(less.pvalue)
 
 
+@pytest.mark.parametrize("number", [2, 6, 7, 20])
+def test_rounding_noise_is_no_spread(number):
+    """The mean of seven equal numbers is not that number, by 1e-17."""
+    found = difference_of_means(
+        [round(35 / 36, 6)] * number, [round(34 / 36, 6)] * number
+    )
+
+    assert found.error == 0
+    assert found.verdict(0.002) == "not decided"
+    last_digit = [0.5, 0.500001] * number
+    assert difference_of_means(last_digit, last_digit).error == 0
+    assert summarize([round(35 / 36, 6)] * number).sd == 0
+
+
+def test_a_small_spread_is_a_spread():
+    assert difference_of_means([0.5, 0.50001], [0.6, 0.60001]).error > 0
+
+
 def test_one_seed_against_many_agrees_with_the_interval_of_a_prediction():
     found = difference_of_means(OLD, [0.99])
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import socket
 import sys
 
 import numpy as np
@@ -62,8 +63,8 @@ def ask(folder, tmp_path, monkeypatch, capfd):
     return run
 
 
-def save(path, pixels):
-    Image.fromarray(np.asarray(pixels, np.uint8)).save(path)
+def save(path, pixels, image_format=None):
+    Image.fromarray(np.asarray(pixels, np.uint8)).save(path, image_format)
     return path
 
 
@@ -292,14 +293,118 @@ def test_a_file_name_that_is_not_utf_8_has_an_answer(ask, tmp_path, output):
         assert "日本.png" in out
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RecursionError("deep"), OSError(5)])
+def test_whatever_a_picture_causes_the_others_are_answered(
+    ask, tmp_path, monkeypatch, error
+):
+    for name in ("a.png", "b.png", "c.png"):
+        save(tmp_path / name, np.zeros([9, 9]))
+    resize_image = predict.resize_image
+    calls = []
+
+    def fail_once(image, size):
+        calls.append(size)
+        if len(calls) == 2:
+            raise error
+        return resize_image(image, size)
+
+    monkeypatch.setattr(predict, "resize_image", fail_once)
+
+    code, out, err = ask("a.png", "b.png", "c.png", "--format", "csv")
+
+    assert code == 1
+    rows = csv.DictReader(io.StringIO(out))
+    assert [row["file"] for row in rows] == ["a.png", "c.png"]
+    assert err.startswith("error: 'b.png': ")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["gone.png", "/dev/zero", "pipe", "socket"])
+def test_what_is_no_file_is_one_line_and_no_wait(ask, tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")  # Relative: a socket's path must be short.
+        save(tmp_path / "a.png", np.zeros([9, 9]))
+
+        code, out, err = ask(name, "a.png", "--format", "csv")
+
+    assert code == 1
+    assert len(out.splitlines()) == 2
+    assert err.startswith(f"error: {name!r}: not a readable image: ")
+
+
+def test_a_folder_that_cannot_be_listed_is_a_line(ask, tmp_path, monkeypatch):
+    (tmp_path / "in/closed").mkdir(parents=True)
+    save(tmp_path / "in/a.png", np.zeros([9, 9]))
+    scandir = os.scandir
+
+    def fail(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+
+    code, out, err = ask("in", "--format", "csv")
+
+    assert code == 1
+    assert len(out.splitlines()) == 2
+    assert err == "error: 'in/closed': Permission denied\n"
+
+
+def test_csv_has_one_line_per_picture_whatever_its_name(ask, tmp_path):
+    for name in ("a\rb.png", "a\nb.png", 'a"b,.png', "a\u2028b.png"):
+        save(tmp_path / name, np.zeros([9, 9]))
+
+    code, out, _ = ask(tmp_path, "--top", 1, "--format", "csv")
+
+    assert code == 0
+    names = [line.removeprefix(f"{tmp_path}/") for line in out.split("\n")[1:-1]]
+    assert [name.split(",False")[0] for name in names] == [
+        r"a\nb.png",
+        r"a\rb.png",
+        f'"{tmp_path}/a""b,.png"',
+        r"a\u2028b.png",
+    ]
+
+
+def test_show_draws_odd_names(ask, tmp_path):
+    names = (b"\xff\x1b.png", b"$\\x$_{.png", "日本\u202e.png".encode())
+    for name in map(os.fsdecode, names):
+        save(tmp_path / "one", np.zeros([9, 9]), "PNG").rename(tmp_path / name)
+
+    code, _, err = ask(*map(os.fsdecode, names), "--show", "seen.png")
+
+    assert (code, err) == (0, "Wrote seen.png\n")
+    assert (tmp_path / "seen.png").exists()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("output", ["table", "csv", "json"])
+def test_a_terminal_of_any_encoding_has_answers(
+    ask, tmp_path, monkeypatch, encoding, output
+):
+    save(tmp_path / "日本.png", np.zeros([9, 9]))
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
+
+    code, _, _ = ask("日本.png", "--format", output)
+
+    sys.stdout.flush()
+    assert code == 0
+    assert rb"\u65e5\u672c.png" in written.getvalue()
+
+
 def test_an_empty_folder_is_an_error(ask, tmp_path):
     (tmp_path / "empty").mkdir()
 
     code, out, err = ask("empty")
 
     assert (code, out) == (1, "")
-    assert err.startswith("error: 'empty': not a readable image: ")
-    assert len(err.splitlines()) == 1
+    assert err == (
+        "error: 'empty': no pictures (PNG, JPEG, GIF, BMP, WebP or TIFF) in this "
+        "folder or below\n"
+    )
 
 
 def test_the_formats_agree(ask, folder, tmp_path):

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageCms
 
 from core_mlp.pipeline.stage import InputError
 from core_mlp.sources import image_files
@@ -128,6 +128,25 @@ def test_every_mode_has_the_right_pixels(image_format, mode):
         found = np.stack([found] * 3, axis=2) if found.ndim == 2 else found
     assert found.shape == expected.shape
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "LAB", "LA", "PA", "RGBX"])
+@pytest.mark.parametrize("channels", [None, 1, 3])
+def test_a_tiff_of_any_color_space_is_gray_or_rgb(mode, channels):
+    blank = Image.new("RGB", (4, 4), "white")
+    if mode == "LAB":
+        profiles = [ImageCms.createProfile(name) for name in ("sRGB", "LAB")]
+        image = ImageCms.profileToProfile(blank, *profiles, outputMode="LAB")
+    else:
+        image = blank.convert("RGBA" if mode == "PA" else mode)
+        image = image.quantize() if mode == "PA" else image
+
+    read = read_image(saved(image, "TIFF"), channels)
+
+    assert (
+        read.mode == {None: "L" if mode == "LA" else "RGB", 1: "L", 3: "RGB"}[channels]
+    )
+    assert np.asarray(read).min() >= 254
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])

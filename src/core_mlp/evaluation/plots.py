@@ -1,10 +1,12 @@
 """Figures as PNG, with reproducible bytes."""
 
+import functools
 import math
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context, rcParamsDefault
@@ -23,11 +25,29 @@ MAX_SPRITE_IMAGES = 500
 # Of a sprite's pixels; a PNG is hardly larger. Larger images are scaled down.
 MAX_SPRITE_BYTES = 900_000
 MAX_TITLE_LINES = 3
+MAX_TITLE = 100
 # Of a figure; a larger one gets a palette.
 MAX_FIGURE_BYTES = 900_000
 PALETTE_COLORS = 255
-# Ignores the user's matplotlibrc, and shows a dollar sign in a class name as it is.
-fixed_style = rc_context(dict(rcParamsDefault) | {"text.parse_math": False})
+Draw = Callable[..., None]
+
+
+def fixed_style(draw: Draw) -> Draw:
+    """Makes a function that draws independent of the user's matplotlibrc.
+
+    A dollar sign in a class name is shown as it is.
+    """
+
+    @functools.wraps(draw)
+    def draw_with_style(*arguments: Any, **keywords: Any) -> None:
+        style = dict(rcParamsDefault) | {"text.parse_math": False}
+        with rc_context(style), warnings.catch_warnings():
+            # A character that the font lacks becomes a box; a long name is cut off.
+            warnings.filterwarnings("ignore", message=".*Glyph.*missing")
+            warnings.filterwarnings("ignore", message="constrained_layout not applied")
+            return draw(*arguments, **keywords)
+
+    return draw_with_style
 
 
 @fixed_style
@@ -41,7 +61,7 @@ def draw_examples(
     columns = math.ceil(math.sqrt(max(1, len(images))))
     rows = max(1, math.ceil(len(images) / columns))
     figure = Figure(figsize=(1.5 * columns, 1.7 * rows + 0.6), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(shorten(title, MAX_TITLE))
     bare = {"xticks": [], "yticks": []}  # Ticks would take time, though not shown.
     all_axes = figure.subplots(rows, columns, squeeze=False, subplot_kw=bare).ravel()
     for axes in all_axes:
@@ -124,9 +144,7 @@ def save_figure(path: Path, figure: Figure) -> None:
 
     It is meant for Git.
     """
-    with atomic_output(path) as partial, warnings.catch_warnings():
-        # A character that the font lacks is drawn as a box.
-        warnings.filterwarnings("ignore", message=".*Glyph.*missing")
+    with atomic_output(path) as partial:
         figure.savefig(partial, dpi=DPI, format="png")
         if partial.stat().st_size > MAX_FIGURE_BYTES:
             with Image.open(partial) as image:

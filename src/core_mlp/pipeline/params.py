@@ -146,6 +146,7 @@ def _describe(details: dict) -> str:
         return f"{key} = {value}: expected [height, width] in pixels, or nothing"
     if details["type"] == "string_pattern_mismatch":
         expected = "the name of a TFDS dataset, such as mnist, or of a folder"
-        return f"{key} = {value}: expected {expected} in data/source"
+        allowed = "letters, digits, '_', '.' and '-'"
+        return f"{key} = {value}: expected {expected} in data/source ({allowed})"
     problem = details["msg"].removeprefix("Value error, ")
     return f"{key} = {value}: {problem[0].lower()}{problem[1:]}"

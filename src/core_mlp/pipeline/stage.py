@@ -35,12 +35,15 @@ def run_stage(main: Callable[[], None]) -> None:
     `stages/__init__.py` has set `$PARENT_PID`, before the imports during which DVC may
     have been killed.
     """
-    # Imported here because it imports InputError from this module.
+    # Imported here because they import InputError from this module.
+    from core_mlp.pipeline.environment import find_warnings, used_lock
     from core_mlp.pipeline.provenance import recorded
 
     parent = int(os.environ["PARENT_PID"])
     threading.Thread(target=exit_with_parent, args=[parent], daemon=True).start()
     print_any_text()
+    for line in find_warnings(os.environ, used_lock()):
+        print(line, flush=True)
     with exit_on_input_error(), recorded(Path(sys.argv[0]).stem):
         main()
 

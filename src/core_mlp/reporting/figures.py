@@ -55,6 +55,7 @@ def draw_confusion(
     )
     # Up to 10 classes a row has 0.75 inches, then less.
     size = max(5.0, 0.75 * min(len(names), 10) + 0.3 * max(0, len(names) - 10) + 1.5)
+    labels = [shorten(name, MAX_LABEL) for name in names]
     figure = Figure(figsize=(size, 0.85 * size), layout="constrained")
     # Without a canvas, seaborn would make one of full size for each label.
     FigureCanvasAgg(figure)
@@ -69,6 +70,8 @@ def draw_confusion(
         annot=True,
         fmt=".3f",
         annot_kws={"fontsize": "small" if len(names) <= 10 else "xx-small"},
+        xticklabels=labels,
+        yticklabels=labels,
         cbar_kws={"label": "rate within the actual class", "shrink": 0.8},
         ax=axes,
     )
@@ -78,10 +81,7 @@ def draw_confusion(
     axes.set_title(title)
     axes.set(xlabel="predicted", ylabel="actual")
     axes.tick_params(axis="y", rotation=0)
-    labels = [shorten(name, MAX_LABEL) for name in names]
-    axes.set_xticklabels(labels)
-    axes.set_yticklabels(labels)
-    if max(map(len, names)) > 3:
+    if max(map(len, labels)) > 3:
         axes.tick_params(axis="x", rotation=90)
     save_figure(path, figure)
 

@@ -23,7 +23,7 @@ MARKDOWN = Path("report.md")
 HTML = Path("report.html")
 MAX_IMAGES = 20
 MAX_CONFUSIONS = 10
-MAX_CLASSES = 30
+MAX_CLASSES = 100
 INVESTIGATE_EXIT_CODE = 3
 # Whether a metric improves by growing, by the last part of its name.
 IMPROVES_UPWARDS = {"accuracy": True, "loss": False, "error": False}

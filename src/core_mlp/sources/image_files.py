@@ -154,6 +154,8 @@ def convert_image(image: Image.Image, channels: int | None = None) -> Image.Imag
     is_gray = image.mode in GRAY_MODES
     if image.mode.startswith("I;16"):
         image = _keep_top_bits(image)
+    if image.mode == "LAB":  # Pillow converts it to nothing else.
+        image = image.convert("RGB")
     if image.has_transparency_data:
         if image.mode == "La":
             image = image.convert("LA")
@@ -258,7 +260,13 @@ def _open(file: Path | str | BinaryIO) -> Image.Image:
         content, num_scans = _check_jpeg(content)
     if content.startswith(TIFF_STARTS) and not _has_plain_tags(content):
         raise InputError("its tags have too many values")
-    image = Image.open(_TimedFile(content), formats=FORMATS)
+    try:
+        image = Image.open(_TimedFile(content), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        if not is_image(content[:HEAD_BYTES]):
+            raise
+        problem = "damaged, or of a kind that is not read, as 64 bits are"
+        raise InputError(problem) from error
     num_pixels = image.width * image.height
     if num_pixels > MAX_PIXELS:
         raise InputError(
