@@ -84,14 +84,14 @@ def main() -> None:
         if args.command in ("predict", "demo"):
             run_model(args)
             return
-        # Paths in the project are relative to its folder.
-        os.chdir(find_project())
-        if args.command in ("same", "seeds", "recipe", "workers"):
-            check_source()  # They run DVC, which would hang or fail without a word.
         if args.command == "workers":
             workers.run_workers(args.number, args.chief)
-        else:
-            run_report(args)
+            return
+        # Paths in the project are relative to its folder.
+        os.chdir(find_project())
+        if args.command in ("same", "seeds", "recipe"):
+            check_source()  # They run DVC, which would hang or fail without a word.
+        run_report(args)
 
 
 def find_project() -> Path:

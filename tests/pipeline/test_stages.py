@@ -343,8 +343,8 @@ def test_an_unknown_dataset_is_named_with_its_file(digits):
     assert message_of(fetch.main) == (
         "error: params.yaml: dataset = no_such_set: TFDS has no dataset of that name "
         "(some that work are mnist, cifar10, sklearn_digits), and there are no "
-        "images in data/source/no_such_set/CLASS/; with --temp or --queue, they must "
-        "be in Git or DVC"
+        "images in data/source/no_such_set/CLASS/: data/source has no folders; with "
+        "--temp or --queue, they must be in Git or DVC"
     )
 
 

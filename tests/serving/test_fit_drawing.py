@@ -21,7 +21,7 @@ def test_the_thinnest_stroke_keeps_its_length_and_is_white(height_and_width, gra
 
 
 def test_a_stroke_of_one_pixel_fills_the_square():
-    pixels = np.pad(np.full((1, 1), 100, np.uint8), 5)
+    pixels = np.pad(np.full((1, 1), 255, np.uint8), 5)
 
     frame = np.asarray(predict.fit_drawing(Image.fromarray(pixels), [28, 28], 20))
 

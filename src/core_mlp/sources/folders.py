@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -21,10 +20,8 @@ from core_mlp.pipeline.stage import InputError, exit_with_parent
 from core_mlp.pipeline.text import visible
 from core_mlp.sources.arrays import Batches, describe_split
 from core_mlp.sources.image_files import (
-    EXTENSIONS,
     FORMAT_NAMES,
-    HEAD_BYTES,
-    is_image,
+    is_image_file,
     read_image,
     resize_image,
 )
@@ -83,14 +80,6 @@ def find_images(listing: Listing) -> Images:
     }
     _warn_of_others(listing, others)
     return splits
-
-
-def is_image_file(path: Path) -> bool:
-    """Tells whether a file is an image by its content, or claims to be by its name."""
-    if path.name.lower().endswith(EXTENSIONS):
-        return True
-    with open(path, "rb", buffering=0) as file:
-        return is_image(file.read(HEAD_BYTES))
 
 
 def _find_splits(listing: Listing, images: FilesByFolder) -> dict[str, str]:

@@ -12,7 +12,7 @@ import numpy as np
 import platformdirs
 import tensorflow as tf
 
-from core_mlp.pipeline.environment import settings_of
+from core_mlp.pipeline.environment import SETTINGS
 from core_mlp.pipeline.files import atomic_output, process_lock
 from core_mlp.pipeline.metadata import Metadata
 from core_mlp.pipeline.params import TrainParams
@@ -31,6 +31,9 @@ def run_facts(
     """
     cpuinfo = Path("/proc/cpuinfo")
     processor = cpuinfo.read_text().split("\n\n")[0] if cpuinfo.exists() else ""
+    # Also those known to be harmless: here, caution costs nothing.
+    settings = {k: v for k, v in os.environ.items() if k.startswith(SETTINGS)}
+    settings.pop("TF_CONFIG", None)  # It says only who trains, and where.
     # Not hidden files, such as an editor's lock, which may be a link to nothing.
     modules = [path for path in PACKAGE.rglob("[!.]*.py") if path.is_file()]
     code = [path.read_text("utf-8") for path in [stage, *sorted(modules)]]
@@ -38,7 +41,7 @@ def run_facts(
         "parameters": [train_params.model_dump_json()],
         "data": [info.model_dump_json() for info in inputs],
         "TensorFlow": [tf.__version__],
-        "environment": [f"{k}={v}" for k, v in settings_of(os.environ).items()],
+        "environment": [f"{k}={v}" for k, v in sorted(settings.items())],
         "device": [device, *map(str, tf.config.list_physical_devices())],
         "code": code,
         "processor": [re.sub(r"(?im)^(cpu MHz|bogomips|microcode).*$", "", processor)],
