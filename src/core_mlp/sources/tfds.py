@@ -81,7 +81,7 @@ def prepare_dataset(builder: Builder, archives: Path, scratch_dir: Path) -> Buil
     An original file that is found in `archives` is used instead of a download. What is
     extracted from it is deleted: TFDS would reuse it for any file of the same name.
 
-    A dataset of our own is prepared anew in `scratch_dir`: TFDS would reuse what an
+    A dataset of our own is prepared again in `scratch_dir`: TFDS would reuse what an
     earlier version of our code has prepared.
 
     Returns:
