@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import preloaded
 import pytest
 from filelock import FileLock
 
@@ -27,6 +28,21 @@ from helpers import (  # noqa: E402
     run_stages,
     write_params,
 )
+
+
+def pytest_configure(config):
+    """Starts the process that commands are forked from, once for all workers."""
+    if config.getoption("numprocesses", None):
+        folder = Path(tempfile.mkdtemp())
+        config.preloaded = preloaded.Server(folder)
+        os.environ["PRELOADED"] = str(folder)
+
+
+def pytest_unconfigure(config):
+    """Ends it."""
+    if hasattr(config, "preloaded"):
+        config.preloaded.stop()
+        shutil.rmtree(config.preloaded.folder)
 
 
 def pytest_collection_modifyitems(items):
@@ -62,6 +78,12 @@ def _deterministic_tensorflow():
     from core_mlp.training import loop
 
     loop.set_up_device()
+
+
+@pytest.fixture
+def real_commands(monkeypatch):
+    """Lets a test run the installed commands, as if each had just started."""
+    monkeypatch.delenv("PRELOADED", raising=False)
 
 
 @pytest.fixture(scope="session")

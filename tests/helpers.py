@@ -90,7 +90,10 @@ def start(*command: str, cwd: Path, **environment: str) -> subprocess.Popen:
 def try_to_run(
     *command: str, cwd: Path, **environment: str
 ) -> subprocess.CompletedProcess:
-    """Runs a command to its end."""
+    """Runs a command to its end, with libraries that are imported already."""
+    if folder := os.environ.get("PRELOADED"):
+        path = f"{folder}{os.pathsep}{ENVIRONMENT['PATH']}"
+        environment = {"PATH": path} | environment
     process = start(*command, cwd=cwd, **environment)
     output = process.communicate()[0]
     return subprocess.CompletedProcess(command, process.returncode, output)

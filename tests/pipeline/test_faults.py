@@ -19,6 +19,7 @@ PARAMS = {
     "epochs": 10,
 }
 TIMEOUT = 120
+pytestmark = pytest.mark.usefixtures("real_commands")
 copy_numbers = itertools.count()
 
 
