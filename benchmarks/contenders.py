@@ -85,13 +85,13 @@ def ours(setting: Setting) -> Iterator[float]:
     """Yields the rates that the train stage reports, of images in memory."""
     import tensorflow as tf
 
-    from core_mlp.training.input_pipeline import epoch_permutation
+    from core_mlp.training.input_pipeline import Chunk, epoch_permutation
 
     examples = _examples(setting)
 
     def epoch_data(epoch):
         order = epoch_permutation(setting.num_images, [0, epoch])
-        return [(examples, order, tf.constant([0, epoch]))]
+        return [Chunk(examples, order, tf.constant([0, epoch]))]
 
     return _train_ours(setting, epoch_data)
 
@@ -121,13 +121,14 @@ def _train_ours(setting: Setting, epoch_data: Callable) -> Iterator[float]:
     import tensorflow as tf
 
     from core_mlp.pipeline.params import TrainParams
-    from core_mlp.training import loop
+    from core_mlp.training import loop, step
+    from core_mlp.training.device import set_up_device
     from core_mlp.training.model import MLP
     from core_mlp.training.optimizers import build_optimizer
 
-    loop.set_up_device()
+    set_up_device()
     model = MLP(
-        784,
+        setting.image_shape,
         setting.layer_sizes[1:],
         compute_dtype=tf.as_dtype(setting.precision),
         seed=0,
@@ -148,8 +149,17 @@ def _train_ours(setting: Setting, epoch_data: Callable) -> Iterator[float]:
     models = loop.Models(model, model, model)
     optimizer = build_optimizer(model, model, p, setting.num_images)
     validation = _examples(setting._replace(num_images=1000))
-    for metrics in loop.train(models, optimizer, epoch_data, validation, [], p):
-        yield metrics.images_per_second
+    epochs = loop.train(
+        models,
+        optimizer,
+        epoch_data=epoch_data,
+        validation=validation,
+        history=[],
+        p=p,
+        compiled=step.compile_functions(),
+    )
+    for epoch in epochs:
+        yield epoch.images_per_second
 
 
 def guide(setting: Setting) -> Iterator[float]:
@@ -364,7 +374,8 @@ def image_folder(setting: Setting) -> Path:
 
 def ours_folder(setting: Setting) -> Iterator[float]:
     """Yields the rates of fetch: files hashed, decoded and written as arrays."""
-    from core_mlp.sources import arrays, folders, listing
+    from core_mlp.data import arrays
+    from core_mlp.sources import folders, listing
 
     # As in the stage; this process was itself spawned, and would spawn its workers.
     multiprocessing.set_start_method("fork", force=True)

@@ -85,32 +85,35 @@ def measure(case: str) -> dict:
     import numpy as np
     import tensorflow as tf
 
-    from core_mlp.training import distribution, loop
-    from core_mlp.training.input_pipeline import Examples, epoch_permutation
+    from core_mlp.distributed import connection, replicas
+    from core_mlp.training.device import set_up_device
+    from core_mlp.training.input_pipeline import Chunk, Examples, epoch_permutation
     from core_mlp.training.model import MLP
     from core_mlp.training.optimizers import Adam
+    from core_mlp.training.step import Objective
 
-    loop.set_up_device()
+    set_up_device()
     num_images, num_epochs = CASES[case]
     network, batch_size = case.split(", ")
     sizes = [*map(int, network.split("-"))]
-    with distribution.connect({"benchmark": "0" * 15}) as workers:
+    with connection.connect({"benchmark": "0" * 15}) as workers:
         rng = np.random.default_rng(0)
         images = rng.integers(0, 256, [num_images, 28, 28, 1], np.uint8)
         examples = Examples(
             *map(tf.constant, (images, rng.integers(0, 10, num_images)))
         )
-        model = MLP(sizes[0], sizes[1:], seed=1)
+        model = MLP([28, 28, 1], sizes[1:], seed=1)
         adam = Adam(model.trainable_variables)
-        compiled = distribution.compile_functions(workers.strategy)
-        one_device = tf.function(loop.train_epoch, jit_compile=True)
-        train_epoch = compiled[0] if compiled else one_device
+        compiled = replicas.compile_functions(workers.strategy)
         rates, milliseconds = [], []
         for epoch in range(num_epochs):
             start = time.perf_counter()
             order = epoch_permutation(num_images, [0, epoch])
-            sums = train_epoch(model, adam, examples, order, int(batch_size))
-            float(sums[0])
+            chunk = Chunk(examples, order, tf.constant([0, epoch]))
+            sums = compiled.train_epoch(
+                model, adam, Objective(), chunk, batch_size=int(batch_size)
+            )
+            float(sums.loss)
             rates.append(round(num_images / (time.perf_counter() - start)))
         strategy = workers.strategy
         if strategy:

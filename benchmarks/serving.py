@@ -129,19 +129,17 @@ def _time_predict(kind: str, pictures: Path) -> dict[str, float]:
     """Times 10,000 images of the network's size, or 1,000 of 224 by 224 pixels."""
     import contextlib
     import io
-    from argparse import Namespace
 
     from core_mlp.serving import predict
 
     model = predict.load_model(SAVED_MODEL)
     rates = []
     folder = pictures / ("large" if kind == "predict_large" else "small")
-    options = Namespace(paths=[folder], invert="auto", top=3, format="csv", show=None)
     number = len(list(folder.iterdir()))
     for _ in range(ROUNDS):
         start = time.perf_counter()
-        with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
-            predict.predict_files(model, options)
+        with contextlib.redirect_stdout(io.StringIO()):
+            predict.predict_files(model, [folder], output_format="csv")
         rates.append(number / (time.perf_counter() - start))
     rate = round(statistics.median(rates))
     if kind == "predict_large":

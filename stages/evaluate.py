@@ -1,9 +1,11 @@
 """Evaluate the SavedModel, and the LiteRT model against it, on the test split.
 
-Reads models/saved_model/, models/litert/ and data/tfrecords/test/. Writes
-metrics/evaluate.json, plots/confusion.csv, plots/per_class.csv, plots/calibration.csv,
-plots/mistakes.csv, plots/mistakes.png, plots/mistakes_sprite.png and
-data/provenance/evaluate.json.
+Also shows training images, as augmentation distorts them.
+
+Reads models/saved_model/, models/litert/, data/tfrecords/test/, data/tfrecords/train/
+and its parameters. Writes metrics/evaluate.json, plots/confusion.csv,
+plots/per_class.csv, plots/calibration.csv, plots/mistakes.csv, plots/mistakes.png,
+plots/mistakes_sprite.png, plots/examples.png and data/provenance/evaluate.json.
 """
 
 from pathlib import Path
@@ -13,45 +15,79 @@ from sklearn.metrics import confusion_matrix
 
 from core_mlp.data import tfrecords
 from core_mlp.evaluation import metrics, plots
+from core_mlp.pipeline import params
 from core_mlp.pipeline.files import write_csv, write_json
 from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.pipeline.stage import run_stage
+from core_mlp.results.evaluate import (
+    CalibrationBin,
+    ClassAccuracy,
+    Confusion,
+    Mistake,
+)
 from core_mlp.serving import litert, saved_model
+from core_mlp.training.augmentation import add_draws
 
 TEST = Path("data/tfrecords/test")
+TRAIN = Path("data/tfrecords/train")
 PLOTS = Path("plots")
 
 
 def main() -> None:
+    p = params.load_params(params.EvaluateParams)
     info = SplitInfo.read_split(TEST)
     names = info.class_names
     images, labels = tfrecords.read_split(TEST, info)
     classify = saved_model.load_classifier(Path("models/saved_model"))
     predicted, probabilities = saved_model.predict(classify, images)
-    summary = metrics.summarize(labels, predicted, probabilities)
     classify = litert.load_classifier(Path("models/litert"))
-    answers, _ = saved_model.predict(classify, images)
-    summary["litert_accuracy"] = np.mean(answers == labels)
-    summary["litert_differences"] = int(np.count_nonzero(answers != predicted))
+    litert_predicted, _ = saved_model.predict(classify, images)
+
+    summary = metrics.summarize(labels, predicted, probabilities)
+    summary["litert_accuracy"] = np.mean(litert_predicted == labels)
+    summary["litert_differences"] = int(np.sum(litert_predicted != predicted))
     for name, value in summary.items():
         print(f"{name}: {value:.4g}")
     write_json(Path("metrics/evaluate.json"), summary)
+
     counts = confusion_matrix(labels, predicted, labels=range(len(names)))
     pairs = metrics.confused_pairs(counts, names)
-    write_csv(PLOTS / "confusion.csv", ["actual", "predicted", "count"], pairs)
-    fields = metrics.ClassAccuracy._fields
-    write_csv(PLOTS / "per_class.csv", fields, metrics.class_accuracies(counts, names))
+    write_csv(PLOTS / "confusion.csv", pairs, Confusion)
+    classes = metrics.class_accuracies(counts, names)
+    write_csv(PLOTS / "per_class.csv", classes, ClassAccuracy)
     confidences = probabilities.max(axis=1)
-    bins = metrics.calibration_bins(confidences, predicted == labels)
-    write_csv(PLOTS / "calibration.csv", metrics.CalibrationBin._fields, bins)
+    is_correct = predicted == labels
+    bins = metrics.calibration_bins(confidences, is_correct)
+    write_csv(PLOTS / "calibration.csv", bins, CalibrationBin)
     mistakes = [
-        (index, names[labels[index]], names[predicted[index]], confidences[index])
-        for index in np.flatnonzero(predicted != labels)
+        Mistake(
+            index=index,
+            label=names[labels[index]],
+            predicted=names[predicted[index]],
+            confidence=confidences[index],
+        )
+        for index in np.flatnonzero(~is_correct)
     ]
-    fields = ["index", "label", "predicted", "confidence"]
-    write_csv(PLOTS / "mistakes.csv", fields, mistakes)
+    write_csv(PLOTS / "mistakes.csv", mistakes, Mistake)
     plots.draw_mistakes(PLOTS / "mistakes.png", images, mistakes)
-    plots.write_sprite(PLOTS / "mistakes_sprite.png", images[predicted != labels])
+    plots.write_sprite(PLOTS / "mistakes_sprite.png", images[~is_correct])
+    draw_training_images(p.augmentation)
+
+
+def draw_training_images(augmentation: params.AugmentationParams) -> None:
+    """Draws the first training images, each with random distortions if there are any.
+
+    Here rather than in an earlier stage, so that another strength of the distortions
+    does not write the data again, and another look of the picture does not train again.
+    """
+    info = SplitInfo.read(TRAIN / "info.json")
+    images, labels = tfrecords.read_split(TRAIN, info, count=plots.NUM_EXAMPLES)
+    titles = [info.class_names[label] for label in labels]
+    title = f"Training images of {info.dataset}"
+    if augmentation.is_on:
+        images, titles = add_draws(images, titles, augmentation.model_dump())
+        title += ", each with eight random distortions"
+    plots.draw_examples(PLOTS / "examples.png", images, titles, title)
 
 
 if __name__ == "__main__":

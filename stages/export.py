@@ -1,7 +1,7 @@
 """Export the trained MLP as a SavedModel and as a LiteRT model.
 
-Reads models/checkpoint/ and the parameter quantize. Writes models/saved_model/,
-models/litert/ and data/provenance/export.json.
+Reads models/checkpoint/ and its parameters. Writes models/saved_model/, models/litert/
+and data/provenance/export.json.
 """
 
 from pathlib import Path

@@ -1,18 +1,19 @@
 """Read a dataset and save it as NumPy arrays.
 
-Reads data/source/ and the parameters channels, dataset, image_size. Writes
-data/provenance/fetch.json and data/raw/: images.npy, labels.npy and info.json of the
-train split and, if there is one, the test split.
+Reads data/source/ and its parameters. Writes data/provenance/fetch.json and data/raw/:
+images.npy, labels.npy and info.json of the train split and, if there is one, the test
+split.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
+from core_mlp.data import arrays
 from core_mlp.pipeline import params
 from core_mlp.pipeline.files import atomic_output
 from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.pipeline.stage import run_stage
-from core_mlp.sources import arrays, folders, listing, tfds
+from core_mlp.sources import folders, listing, tfds
 
 SOURCE = Path("data/source")
 RAW = Path("data/raw")
@@ -34,11 +35,14 @@ def read_dataset(
     p: params.FetchParams, scratch_dir: Path
 ) -> Iterator[tuple[str, SplitInfo, arrays.Batches]]:
     """Returns each split of a folder or of a TFDS dataset, metadata and batches."""
-    wanted = p.image_size, p.channels
-    if images := folders.find_images(listing.list_folder(SOURCE, p.dataset)):
-        return folders.read_splits(images, p.dataset, *wanted)
-    builder, archives, shape = tfds.find_dataset(p.dataset, SOURCE, *wanted)
-    return tfds.read_splits(tfds.prepare_dataset(builder, archives, scratch_dir), shape)
+    images = folders.find_images(listing.list_folder(SOURCE, p.dataset))
+    if images:
+        return folders.read_splits(images, p.dataset, p.image_size, p.channels)
+    builder, archives, shape = tfds.find_dataset(
+        p.dataset, SOURCE, p.image_size, p.channels
+    )
+    prepared = tfds.prepare_dataset(builder, archives, scratch_dir)
+    return tfds.read_splits(prepared, shape)
 
 
 if __name__ == "__main__":

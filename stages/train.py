@@ -1,8 +1,6 @@
 """Train the MLP with Adam.
 
-Reads data/tfrecords/train/, data/tfrecords/validation/ and the parameters seed,
-hidden_sizes, batch_size, epochs, learning_rate, beta_1, beta_2, epsilon, precision,
-memory_budget, schedule, weight_decay, ema_decay, patience, augmentation. Writes
+Reads data/tfrecords/train/, data/tfrecords/validation/ and its parameters. Writes
 models/checkpoint/, metrics/train.json, plots/history.csv (after each epoch),
 plots/activations.csv and data/provenance/train.json.
 """
@@ -10,51 +8,73 @@ plots/activations.csv and data/provenance/train.json.
 from functools import partial
 from pathlib import Path
 
+from core_mlp.distributed import connection, replicas
 from core_mlp.pipeline import params
 from core_mlp.pipeline.files import write_csv, write_json
 from core_mlp.pipeline.metadata import NetworkInfo, SplitInfo
 from core_mlp.pipeline.stage import run_stage
-from core_mlp.training import checkpoints, distribution, input_pipeline, loop, resume
-from core_mlp.training.model import activation_curves
+from core_mlp.results.train import ActivationPoint, EpochResult
+from core_mlp.training import checkpoints, input_pipeline, loop, resume
+from core_mlp.training.activations import activation_curves
+from core_mlp.training.device import set_up_device
 from core_mlp.training.optimizers import build_optimizer
 
-TRAIN, VALIDATION = Path("data/tfrecords/train"), Path("data/tfrecords/validation")
+TRAIN = Path("data/tfrecords/train")
+VALIDATION = Path("data/tfrecords/validation")
 
 
 def main() -> None:
     p = params.load_params(params.TrainParams)
-    device = loop.set_up_device()
-    info, validation_info = map(SplitInfo.read_split, (TRAIN, VALIDATION))
-    facts = resume.run_facts(p, [info, validation_info], device, Path(__file__))
-    with distribution.connect(facts) as workers:
-        border = input_pipeline.border_range(TRAIN, info)
-        network = NetworkInfo.of(info, p.hidden_sizes, border)
-        build = partial(checkpoints.build_model, network, p.seed, p.precision)
-        mlp, evaluated, kept = models = loop.Models.build(build, p)
-        optimizer = build_optimizer(mlp, evaluated, p, info.num_examples)
-        data = input_pipeline.epoch_data(TRAIN, info, p)
+    device = set_up_device()
+    info = SplitInfo.read_split(TRAIN)
+    validation_info = SplitInfo.read_split(VALIDATION)
+    run = resume.describe_run(p, [info, validation_info], device, Path(__file__))
+    with connection.connect(run) as workers:
+        network = NetworkInfo.of(info, p.hidden_sizes)
+        build_model = partial(checkpoints.build_model, network, p.seed, p.precision)
+        models = loop.Models.build(build_model, p)
+        optimizer = build_optimizer(
+            models.trained, models.evaluated, p, info.num_examples
+        )
+        # What is saved. The averages of the weights are the optimizer's.
+        modules = [models.trained, optimizer]
+        if p.patience:
+            modules.append(models.kept)
+        epoch_data = input_pipeline.epoch_data(TRAIN, info, p)
         validation = input_pipeline.read_examples(VALIDATION, validation_info)
-        print(f"Training {mlp.num_parameters:,} parameters on {device}", flush=True)
-        modules = [mlp, optimizer, kept] if p.patience else [mlp, optimizer]
-        with resume.exclusive_state([*facts.values(), *workers.key]) as state:
-            history = distribution.restore_state(workers, state, modules, p.epochs)
-            compiled = distribution.compile_functions(workers.strategy)
-            task = models, optimizer, data, validation, history, p, compiled
-            for _ in loop.show_progress(loop.train(*task), len(history), p.epochs):
-                if workers.index == 0:
+        num_parameters = models.trained.num_parameters
+        print(f"Training {num_parameters:,} parameters on {device}", flush=True)
+        with resume.exclusive_state([*run.values(), *workers.key]) as state:
+            history = connection.restore_state(workers, state, modules, p.epochs)
+            epochs = loop.train(
+                models,
+                optimizer,
+                epoch_data=epoch_data,
+                validation=validation,
+                history=history,
+                p=p,
+                compiled=replicas.compile_functions(workers.strategy),
+            )
+            for _ in loop.show_progress(
+                epochs, num_trained=len(history), num_epochs=p.epochs
+            ):
+                if workers.is_chief:
                     resume.save_state(state, modules, history)
                     write_history(history, p.patience)
-            if workers.index == 0:
+            if workers.is_chief:
                 write_history(history, p.patience)  # Even if no epoch was left.
-                checkpoints.write_checkpoint(Path("models/checkpoint"), kept, network)
-                curves = ["x", "relu", "softmax"], activation_curves()
-                write_csv(Path("plots/activations.csv"), *curves)
+                checkpoints.write_checkpoint(
+                    Path("models/checkpoint"), models.kept, network
+                )
+                write_csv(
+                    Path("plots/activations.csv"), activation_curves(), ActivationPoint
+                )
 
 
-def write_history(history: list[loop.EpochMetrics], patience: int) -> None:
-    rows = [metrics[:-1] for metrics in history]
-    write_csv(Path("plots/history.csv"), loop.EpochMetrics._fields[:-1], rows)
-    write_json(Path("metrics/train.json"), loop.kept_epoch(history, patience).summary())
+def write_history(history: list[EpochResult], patience: int) -> None:
+    write_csv(Path("plots/history.csv"), history, EpochResult)
+    kept = loop.kept_epoch(history, patience)
+    write_json(Path("metrics/train.json"), kept.summary())
 
 
 if __name__ == "__main__":

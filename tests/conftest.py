@@ -75,9 +75,9 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(scope="session", autouse=True)
 def _deterministic_tensorflow():
-    from core_mlp.training import loop
+    from core_mlp.training.device import set_up_device
 
-    loop.set_up_device()
+    set_up_device()
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def digit_model():
     if not (folder / "assets.extra").exists() or not evaluated.exists():
         pytest.skip("needs the model in models/: run `dvc repro`")
     model = load_model(folder)
-    network = model[1]
+    network = model.network
     accuracy = json.loads(evaluated.read_text())["test_accuracy"]
     if network.drawing_side is None or accuracy < 0.97:
         pytest.skip("needs a model in models/ that knows MNIST's digits")

@@ -87,14 +87,20 @@ def start(*command: str, cwd: Path, **environment: str) -> subprocess.Popen:
     )
 
 
+def start_preloaded(*command: str, cwd: Path, **environment: str) -> subprocess.Popen:
+    """Starts a command with libraries that are imported already; see preloaded.py."""
+    folder = os.environ.get("PRELOADED")
+    if folder:
+        path = f"{folder}{os.pathsep}{ENVIRONMENT['PATH']}"
+        environment = {"PATH": path} | environment
+    return start(*command, cwd=cwd, **environment)
+
+
 def try_to_run(
     *command: str, cwd: Path, **environment: str
 ) -> subprocess.CompletedProcess:
     """Runs a command to its end, with libraries that are imported already."""
-    if folder := os.environ.get("PRELOADED"):
-        path = f"{folder}{os.pathsep}{ENVIRONMENT['PATH']}"
-        environment = {"PATH": path} | environment
-    process = start(*command, cwd=cwd, **environment)
+    process = start_preloaded(*command, cwd=cwd, **environment)
     output = process.communicate()[0]
     return subprocess.CompletedProcess(command, process.returncode, output)
 

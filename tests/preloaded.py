@@ -30,6 +30,7 @@ PRELOADED = (
     "dvc.commands.experiments.run",
     "dvc.commands.repro",
     "dvc.repo",
+    "gradio",
     "jinja2",
     "markdown_it",
     "matplotlib.backends.backend_agg",
@@ -54,7 +55,7 @@ server.connect({address!r})
 command, *arguments = sys.argv
 command = os.path.basename(command)
 # Code in an argument may look at anything, such as on how many cores it runs.
-if command == "python" and arguments[:1] != ["-m"] and not arguments[0].endswith(".py"):
+if command == "python" and arguments[0].startswith("-") and arguments[0] != "-m":
     os.execv({python!r}, ["python", *arguments])
 request = [command, arguments, os.getcwd(), dict(os.environ)]
 content = json.dumps(request).encode()
@@ -154,13 +155,14 @@ def run(command: str, arguments: list[str], folder: str, environment: dict) -> N
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    sys.path[1:1] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     if command == "python":
         if arguments[0] == "-m":
             sys.path[0] = folder
             sys.argv = arguments[1:]
             runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
         else:
-            sys.path[0] = str(Path(arguments[0]).parent)
+            sys.path[0] = str(Path(folder, arguments[0]).parent)
             sys.argv = arguments
             runpy.run_path(sys.argv[0], run_name="__main__")
         return

@@ -8,11 +8,10 @@ import yaml
 from helpers import ROOT, commit_all, copy_repository, run, stages_run, write_params
 
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
-# Code by the file that its first line names.
-BLOCKS = dict(
-    re.findall(r"```(?:python|yaml)\n# ([^\s:]+)[^\n]*\n(.*?)```", TEXT, re.S)
-)
-PARAMETER, STAGE = re.findall(r"```yaml\n# dvc.yaml[^\n]*\n(.*?)```", TEXT, re.S)
+# Code by the first line's comment: a file, perhaps with a place in it.
+BLOCKS = dict(re.findall(r"```(?:python|yaml)\n# ([^\n]+)\n(.*?)```", TEXT, re.S))
+PARAMETER = BLOCKS["dvc.yaml: under params of the stage"]
+STAGE = BLOCKS["dvc.yaml: under stages"]
 
 
 def insert_after(path, anchor, addition):
@@ -21,38 +20,61 @@ def insert_after(path, anchor, addition):
     path.write_text(text.replace(anchor, anchor + addition, 1))
 
 
+def append(path, addition):
+    path.write_text(f"{path.read_text().rstrip()}\n\n\n{addition}")
+
+
 @pytest.fixture(scope="module")
 def changed(tmp_path_factory):
-    """A copy with another parameter, stage, dataset and layer, run and committed."""
+    """A copy in which every recipe has been followed, run and committed."""
     folder = copy_repository(tmp_path_factory.mktemp("changed"))
     package = folder / "src/core_mlp"
-    train, stripes = folder / "stages/train.py", package / "sources/stripes.py"
+    metrics = package / "evaluation/metrics.py"
+    step = package / "training/step.py"
+    stripes = package / "sources/stripes.py"
     applied = "label_smoothing" in (folder / "params.yaml").read_text()
+    applied = applied or "top_accuracy" in metrics.read_text()
     if applied or stripes.exists() or (folder / "stages/size.py").exists():
         pytest.skip("a recipe has been followed to the letter")
+
+    # A parameter.
     with (folder / "params.yaml").open("a") as file:
         file.write(BLOCKS["params.yaml"])
     insert_after(
         package / "pipeline/params.py",
         'class TrainParams(StageParams):\n    """Parameters of the train stage."""\n\n',
-        BLOCKS["src/core_mlp/pipeline/params.py"],
+        BLOCKS["src/core_mlp/pipeline/params.py: in the class of its stage"],
     )
     insert_after(folder / "dvc.yaml", "    - stages/train.py\n    params:\n", PARAMETER)
-    insert_after(train, " the parameters ", "label_smoothing, ")
-    load = "    p = params.load_params(params.TrainParams)\n"
-    insert_after(train, load, "    assert p.label_smoothing == 0.0\n")
+    # A loss.
+    insert_after(
+        step,
+        "        loss = cross_entropy\n",
+        BLOCKS["src/core_mlp/training/step.py: in Objective.of"],
+    )
+    append(step, BLOCKS["src/core_mlp/training/step.py"])
+    append(
+        folder / "tests/training/test_step.py", BLOCKS["tests/training/test_step.py"]
+    )
+    # A metric.
+    insert_after(
+        metrics,
+        '        "test_accuracy": accuracy.value,\n',
+        BLOCKS["src/core_mlp/evaluation/metrics.py: in summarize"],
+    )
+    append(metrics, BLOCKS["src/core_mlp/evaluation/metrics.py"])
+    # A stage, a dataset and a layer.
     (folder / "stages/size.py").write_text(BLOCKS["stages/size.py"])
     insert_after(folder / "dvc.yaml", "stages:\n", STAGE)
     stripes.write_text(BLOCKS["src/core_mlp/sources/stripes.py"])
     insert_after(package / "sources/tfds.py", "import digits", ", stripes")
-    with (package / "training/model.py").open("a") as file:
-        file.write(f"\n\n{BLOCKS['src/core_mlp/training/model.py']}")
+    append(package / "training/model.py", BLOCKS["src/core_mlp/training/model.py"])
+
     live = folder / "params.yaml"
-    values = yaml.safe_load(live.read_text())
     live.rename(folder / "live.yaml")
     write_params(folder, dataset="stripes", validation_size=100)
     with live.open("a") as file:
-        file.write(f"label_smoothing: {values['label_smoothing']}\n")
+        file.write("label_smoothing: 0.1\n")
     output = run("dvc", "repro", cwd=folder)
     assert sorted(stages_run(output)) == sorted(
         yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
@@ -65,6 +87,7 @@ def test_the_pipeline_runs(changed):
     size = json.loads((changed / "metrics/size.json").read_text())
 
     assert metrics["test_accuracy"] > 0.5
+    assert metrics["test_top_2_accuracy"] > metrics["test_accuracy"]
     assert size["model_bytes"] > 1000
     assert "up to date" in run("dvc", "status", cwd=changed)
 
@@ -78,7 +101,8 @@ def test_the_contract_tests_are_green(changed):
     output = run(
         *("python", "-m", "pytest", "--quiet", "--numprocesses=0"),
         *(f"tests/pipeline/{name}" for name in contract),
-        "tests/training/test_model.py",
+        *("tests/training/test_model.py", "tests/training/test_step.py"),
+        "src/core_mlp/evaluation/metrics.py",
         cwd=changed,
     )
 

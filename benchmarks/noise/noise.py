@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from core_mlp.reporting import gate
+from core_mlp.reporting.comparison import Comparison, compare_seeds
 from core_mlp.reporting.git import reader, run_git
-from core_mlp.reporting.runs import Comparison, Seeds, compare_seeds
+from core_mlp.reporting.runs import Seeds
 from core_mlp.reporting.significance import (
     adjust_p_values,
     difference_of_means,
@@ -39,7 +40,8 @@ def summary(runs: list) -> dict:
 
 
 def compare(old: list, new: list) -> Comparison:
-    return Comparison("compared", "", *compare_seeds(old, new), [], [])
+    metrics, classes = compare_seeds(old, new)
+    return Comparison("compared", metrics=metrics, classes=classes)
 
 
 def error_rates(runs: list, sizes: tuple[int, int], rules: gate.Gate) -> dict:

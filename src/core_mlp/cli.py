@@ -5,75 +5,16 @@ import os
 import sys
 from pathlib import Path
 
-from core_mlp import workers
+from core_mlp.distributed import local
 from core_mlp.pipeline.environment import check_source
-from core_mlp.pipeline.stage import InputError, exit_on_input_error
+from core_mlp.pipeline.errors import InputError, exit_on_input_error
 from core_mlp.pipeline.text import print_any_text
+
+INVESTIGATE_EXIT_CODE = 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="core-mlp", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, help_text in (
-        ("report", "compare two runs: writes report.md and report.html"),
-        ("gate", "compare two runs, check gate.yaml: exit code 1 fail, 3 investigate"),
-        ("same", "run what is out of date; check that no output changed by a byte"),
-    ):
-        command = commands.add_parser(name, help=help_text, description=help_text)
-        if name == "report":
-            command.add_argument(
-                "--experiments",
-                action="store_true",
-                help="instead, rank the experiments on this commit by validation",
-            )
-        command.add_argument(
-            "base",
-            nargs="?",
-            default="main",
-            help="revision or experiment to compare with; default: main",
-        )
-        if name != "same":
-            command.add_argument(
-                "head", nargs="?", help="revision or experiment; default: workspace"
-            )
-    seeds = commands.add_parser("seeds", help="train with the seeds 1 to N")
-    seeds.add_argument("number", type=int, metavar="N", help="number of seeds")
-    seeds.add_argument(
-        "--replace", action="store_true", help="replace even the results of more seeds"
-    )
-    recipe = commands.add_parser("recipe", help="run tested parameters from recipes/")
-    recipe.add_argument(
-        "name", nargs="?", default="", help="name of the recipe; without it, list all"
-    )
-    how = recipe.add_mutually_exclusive_group()
-    how.add_argument("--queue", action="store_true", help="queue it, do not run it")
-    how.add_argument("--seeds", type=int, metavar="N", help="run the seeds 1 to N")
-    push = commands.add_parser("push", help="push results and DVC's whole run cache")
-    push.add_argument("--remote", help="name of the DVC remote; default: DVC's own")
-    ask = commands.add_parser("predict", help="classify pictures")
-    ask.add_argument("paths", nargs="+", type=Path, metavar="FILE_OR_FOLDER")
-    ask.add_argument("--top", type=int, default=3, help="classes per picture")
-    ask.add_argument("--format", choices=("table", "json", "csv"), default="table")
-    ask.add_argument(
-        "--invert",
-        choices=("auto", "yes", "no"),
-        default="auto",
-        help="swap light and dark; auto: if the border is unlike the training images'",
-    )
-    ask.add_argument("--show", type=Path, help="draw the network's inputs as this PNG")
-    page = commands.add_parser("demo", help="serve a page to draw on")
-    page.add_argument("--host", default="127.0.0.1", help="default: this machine only")
-    page.add_argument("--port", type=int, default=7860, help="default: 7860")
-    for command in (ask, page):
-        command.add_argument(
-            "--model", type=Path, help="its folder; default: the project's own"
-        )
-    team = commands.add_parser("workers", help="train with N workers on this machine")
-    team.add_argument("number", type=int, metavar="N", help="number of workers")
-    about = "command of the first worker, after --; default: dvc repro"
-    default = ["dvc", "repro"]
-    team.add_argument("chief", nargs="*", default=default, metavar="CMD", help=about)
-    args = parser.parse_args()
+    args = parse_arguments()
     # The commands that are run find the environment's programs.
     scripts = str(Path(sys.executable).parent)
     os.environ["PATH"] = f"{scripts}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
@@ -81,17 +22,103 @@ def main() -> None:
     os.environ["MPLBACKEND"] = "agg"
     print_any_text()
     with exit_on_input_error():
-        if args.command in ("predict", "demo"):
-            run_model(args)
-            return
-        if args.command == "workers":
-            workers.run_workers(args.number, args.chief)
-            return
-        # Paths in the project are relative to its folder.
-        os.chdir(find_project())
-        if args.command in ("same", "seeds", "recipe"):
-            check_source()  # They run DVC, which would hang or fail without a word.
-        run_report(args)
+        match args.command:
+            case "predict" | "demo":
+                run_model(args)
+            case "workers":
+                local.run_workers(args.number, args.chief)
+            case "report" | "gate":
+                os.chdir(find_project())  # Paths in the project are relative to it.
+                run_report(args)
+            case _:
+                os.chdir(find_project())
+                if args.command != "push":
+                    check_source()  # DVC would hang or fail without a word.
+                run_experiments(args)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(prog="core-mlp", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    base = argparse.ArgumentParser(add_help=False)
+    base.add_argument(
+        "base",
+        nargs="?",
+        default="main",
+        help="revision or experiment to compare with; default: main",
+    )
+    head = argparse.ArgumentParser(add_help=False)
+    head.add_argument(
+        "head", nargs="?", help="revision or experiment; default: workspace"
+    )
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument(
+        "--model", type=Path, help="its folder; default: the project's own"
+    )
+
+    about = "compare two runs: writes report.md and report.html"
+    report = commands.add_parser(
+        "report", help=about, description=about, parents=[base, head]
+    )
+    report.add_argument(
+        "--experiments",
+        action="store_true",
+        help="instead, rank the experiments on this commit by validation",
+    )
+    about = "compare two runs, check gate.yaml: exit code 1 fail, 3 investigate"
+    commands.add_parser("gate", help=about, description=about, parents=[base, head])
+    about = "run what is out of date; check that no output changed by a byte"
+    commands.add_parser("same", help=about, description=about, parents=[base])
+
+    seeds = commands.add_parser("seeds", help="train with the seeds 1 to N")
+    seeds.add_argument("number", type=int, metavar="N", help="number of seeds")
+    seeds.add_argument(
+        "--replace", action="store_true", help="replace even the results of more seeds"
+    )
+
+    recipe = commands.add_parser("recipe", help="run tested parameters from recipes/")
+    recipe.add_argument(
+        "name", nargs="?", default="", help="name of the recipe; without it, list all"
+    )
+    how = recipe.add_mutually_exclusive_group()
+    how.add_argument("--queue", action="store_true", help="queue it, do not run it")
+    how.add_argument("--seeds", type=int, metavar="N", help="run the seeds 1 to N")
+
+    push = commands.add_parser("push", help="push results and DVC's whole run cache")
+    push.add_argument("--remote", help="name of the DVC remote; default: DVC's own")
+
+    predict = commands.add_parser("predict", help="classify pictures", parents=[model])
+    predict.add_argument("paths", nargs="+", type=Path, metavar="FILE_OR_FOLDER")
+    predict.add_argument("--top", type=int, default=3, help="classes per picture")
+    predict.add_argument("--format", choices=("table", "json", "csv"), default="table")
+    predict.add_argument(
+        "--invert",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="swap light and dark; auto: if the border is unlike the training images'",
+    )
+    predict.add_argument(
+        "--show", type=Path, help="draw the network's inputs as this PNG"
+    )
+
+    demo = commands.add_parser("demo", help="serve a page to draw on", parents=[model])
+    demo.add_argument("--host", default="127.0.0.1", help="default: this machine only")
+    demo.add_argument("--port", type=int, default=7860, help="default: 7860")
+
+    workers = commands.add_parser(
+        "workers", help="train with N workers on this machine"
+    )
+    workers.add_argument("number", type=int, metavar="N", help="number of workers")
+    workers.add_argument(
+        "chief",
+        nargs="*",
+        default=["dvc", "repro"],
+        metavar="CMD",
+        help="command of the first worker, after --; default: dvc repro",
+    )
+    return parser.parse_args()
 
 
 def find_project() -> Path:
@@ -108,6 +135,7 @@ def find_project() -> Path:
 
 
 def run_model(args: argparse.Namespace) -> None:
+    """Runs a command that needs a model."""
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # Imports less.
     # TensorFlow's C++ core prints while it loads, whatever its settings.
     stderr = os.dup(2)
@@ -119,18 +147,26 @@ def run_model(args: argparse.Namespace) -> None:
         model = predict.load_model(folder.expanduser())
     finally:
         os.dup2(stderr, 2)
-    run = demo.serve if args.command == "demo" else predict.predict_files
-    run(model, args)
+    if args.command == "demo":
+        demo.serve(model, host=args.host, port=args.port)
+        return
+    is_complete = predict.predict_files(
+        model,
+        args.paths,
+        top=args.top,
+        output_format=args.format,
+        invert=args.invert,
+        show=args.show,
+    )
+    if not is_complete:
+        sys.exit(1)
 
 
-def run_report(args: argparse.Namespace) -> None:
-    from core_mlp.reporting import recipes, report, same, seeds, sharing, sweep
+def run_experiments(args: argparse.Namespace) -> None:
+    """Runs a command that runs the pipeline, or shares its runs."""
+    from core_mlp.experiments import recipes, same, seeds, sharing
 
     match args.command:
-        case "report" if args.experiments:
-            sweep.write_sweep()
-        case "report" | "gate":
-            report.write_report(args.base, args.head, with_gate=args.command == "gate")
         case "same":
             same.compare_outputs(args.base)
         case "recipe":
@@ -139,6 +175,23 @@ def run_report(args: argparse.Namespace) -> None:
             sharing.push_runs(args.remote)
         case "seeds":
             seeds.run_seeds(args.number, replace=args.replace)
+
+
+def run_report(args: argparse.Namespace) -> None:
+    """Runs a command that compares what is in Git."""
+    from core_mlp.reporting import report, sweep
+
+    if args.command == "report" and args.experiments:
+        sweep.write_sweep()
+        return
+    results = report.write_report(
+        args.base, args.head, with_gate=args.command == "gate"
+    )
+    failed = [result.rule for result in results if result.outcome == "fail"]
+    if failed:
+        raise InputError(f"the gate failed: {', '.join(failed)}; see {report.MARKDOWN}")
+    if any(result.outcome == "investigate" for result in results):
+        sys.exit(INVESTIGATE_EXIT_CODE)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def split(tmp_path, monkeypatch):
     """A split of 50 examples in three files."""
     monkeypatch.setattr(tfrecords, "SHARD_BYTES", 120)
     monkeypatch.setattr(tfrecords, "BLOCK_LENGTH", 2)
-    tfrecords.write_split(tmp_path / "test", *random_split(), INFO)
+    tfrecords.write_split(tmp_path / "test", INFO, *random_split())
     return tmp_path / "test"
 
 
@@ -70,6 +70,10 @@ def test_a_split_is_read_in_the_order_in_which_it_was_written(split):
     np.testing.assert_array_equal(images, expected_images)
     np.testing.assert_array_equal(labels, expected_labels)
     assert info.num_examples == 50
+    some_images, some_labels = tfrecords.read_split(split, info, count=20)
+    np.testing.assert_array_equal(some_images, expected_images[:20])
+    np.testing.assert_array_equal(some_labels, expected_labels[:20])
+    assert len(tfrecords.read_split(split, info, count=99)[1]) == 50
     assert sorted(info.sha256) == [
         "test-00000-of-00003.tfrecord",
         "test-00001-of-00003.tfrecord",
@@ -79,7 +83,7 @@ def test_a_split_is_read_in_the_order_in_which_it_was_written(split):
 
 def test_the_same_split_gives_the_same_bytes(split, tmp_path_factory):
     folder = tmp_path_factory.mktemp("again") / "test"
-    tfrecords.write_split(folder, *random_split(), INFO)
+    tfrecords.write_split(folder, INFO, *random_split())
 
     for path in split.iterdir():
         assert path.read_bytes() == (folder / path.name).read_bytes()

@@ -9,9 +9,13 @@ from matplotlib.image import imread
 
 from core_mlp.evaluation import plots
 from core_mlp.reporting import figures
-from core_mlp.reporting.runs import Epoch
+from core_mlp.results.evaluate import Mistake
+from core_mlp.results.train import EpochResult
 
-HISTORY = [Epoch(1, 0.5, 0.4, 0.8, 0.9), Epoch(2, 0.3, 0.3, 0.9, 1.0)]
+HISTORY = [
+    EpochResult(1, 0.5, 0.4, 0.8, 0.9),
+    EpochResult(2, 0.3, 0.3, 0.9, 1.0),
+]
 RGB_IMAGES = np.random.default_rng(0).integers(0, 256, [5, 8, 8, 3], np.uint8)
 ODD_NAME = r"no formula: $\fr$"
 NAMES = ["cat", ODD_NAME]
@@ -25,7 +29,9 @@ NAMES = ["cat", ODD_NAME]
             id="examples",
         ),
         pytest.param(
-            lambda path: plots.draw_mistakes(path, RGB_IMAGES, [(2, "a", ODD_NAME, 1)]),
+            lambda path: plots.draw_mistakes(
+                path, RGB_IMAGES, [Mistake(2, "a", ODD_NAME, 1)]
+            ),
             id="mistakes",
         ),
         pytest.param(lambda path: plots.draw_mistakes(path, RGB_IMAGES, []), id="none"),
@@ -64,11 +70,13 @@ def test_a_confusion_of_many_classes_shows_the_most_confused(tmp_path, num_class
     assert len(shown) == min(num_classes, figures.MAX_CLASSES)
     assert shown[-2:] == names[-2:]
     assert shown == sorted(shown, key=names.index)
-    tracemalloc.start()
+    # Measuring takes five times as long as drawing.
+    if num_classes == 400:
+        tracemalloc.start()
     figures.draw_confusion(tmp_path / "confusion.png", confusion, names)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 100 * 2**20
+    if num_classes == 400:
+        assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
+        tracemalloc.stop()
     height, width = imread(tmp_path / "confusion.png").shape[:2]
     assert height < width < 2000
 
@@ -76,7 +84,7 @@ def test_a_confusion_of_many_classes_shows_the_most_confused(tmp_path, num_class
 def test_pictures_of_photographs_are_small_files(tmp_path):
     """They are in Git."""
     images = np.random.default_rng(0).integers(0, 256, [81, 224, 224, 3], np.uint8)
-    mistakes = [(n, "a", "b", 0.5) for n in range(len(images))]
+    mistakes = [Mistake(n, "a", "b", 0.5) for n in range(len(images))]
     plots.draw_examples(tmp_path / "examples.png", images, ["a"] * 81, "Photographs")
     plots.draw_mistakes(tmp_path / "mistakes.png", images, mistakes)
     plots.write_sprite(tmp_path / "sprite.png", images)
@@ -113,7 +121,7 @@ def test_titles_of_ordinary_class_names_do_not_overlap(monkeypatch, tmp_path):
     drawn = []
     monkeypatch.setattr(plots, "save_figure", lambda path, figure: drawn.append(figure))
     images = np.zeros([25, 28, 28, 1], np.uint8)
-    mistakes = [(index, "Ankle boot", "T-shirt/top", 0.9) for index in range(25)]
+    mistakes = [Mistake(index, "Ankle boot", "T-shirt/top", 0.9) for index in range(25)]
 
     plots.draw_mistakes(tmp_path / "mistakes.png", images, mistakes)
 

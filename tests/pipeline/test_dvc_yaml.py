@@ -92,28 +92,44 @@ def test_the_code_deps_are_what_the_stage_imports(stage):
     ("edited", "stages"),
     [
         ("stages/train.py", {"train"}),
+        # A decoder, a source, a layout of folders.
+        ("src/core_mlp/sources/image_files.py", {"fetch"}),
         ("src/core_mlp/sources/tfds.py", {"fetch"}),
         ("src/core_mlp/sources/digits.py", {"fetch"}),
         ("src/core_mlp/sources/folders.py", {"fetch"}),
-        ("src/core_mlp/sources/arrays.py", {"fetch", "preprocess"}),
-        ("src/core_mlp/sources/soundness.py", {"fetch", "preprocess"}),
-        ("src/core_mlp/data/tfrecords.py", {*STAGES} - {"fetch"}),
-        ("src/core_mlp/data/images.py", {"preprocess", "train", "export", "evaluate"}),
+        ("src/core_mlp/data/arrays.py", {"fetch", "preprocess"}),
+        ("src/core_mlp/data/borders.py", {"fetch", "preprocess"}),
+        # The split policy, and what is wrong with a dataset.
+        ("src/core_mlp/data/splits.py", {"preprocess"}),
+        ("src/core_mlp/data/soundness.py", {"preprocess"}),
+        ("src/core_mlp/data/tfrecords.py", {"preprocess", "train", "evaluate"}),
+        ("src/core_mlp/data/images.py", {"train", "export", "evaluate"}),
         ("src/core_mlp/training/model.py", {"train", "export"}),
-        ("src/core_mlp/training/optimizers.py", {"train", "export"}),
-        ("src/core_mlp/training/loop.py", {"train", "export"}),
-        ("src/core_mlp/training/distribution.py", {"train", "export"}),
-        ("src/core_mlp/workers.py", set()),
-        ("src/core_mlp/training/augmentation.py", {"preprocess", "train", "export"}),
+        ("src/core_mlp/training/checkpoints.py", {"train", "export"}),
+        # The loss and the optimizer.
+        ("src/core_mlp/training/step.py", {"train"}),
+        ("src/core_mlp/training/optimizers.py", {"train"}),
+        ("src/core_mlp/training/loop.py", {"train"}),
+        ("src/core_mlp/training/augmentation.py", {"train", "evaluate"}),
+        ("src/core_mlp/distributed/connection.py", {"train"}),
+        ("src/core_mlp/distributed/replicas.py", {"train"}),
+        ("src/core_mlp/distributed/local.py", set()),
         ("src/core_mlp/serving/saved_model.py", {"export", "evaluate"}),
         ("src/core_mlp/serving/litert.py", {"export", "evaluate"}),
         ("src/core_mlp/serving/predict.py", set()),
+        ("src/core_mlp/serving/drawings.py", set()),
         ("src/core_mlp/serving/demo.py", set()),
+        # A metric, and a picture.
         ("src/core_mlp/evaluation/metrics.py", {"evaluate"}),
-        ("src/core_mlp/evaluation/plots.py", {"preprocess", "evaluate"}),
+        ("src/core_mlp/evaluation/plots.py", {"evaluate"}),
+        ("src/core_mlp/results/preprocess.py", {"preprocess"}),
+        ("src/core_mlp/results/train.py", {"train"}),
+        ("src/core_mlp/results/evaluate.py", {"evaluate"}),
         ("src/core_mlp/reporting/significance.py", set()),
         ("src/core_mlp/reporting/report.py", set()),
+        ("src/core_mlp/reporting/templates/verdict.txt", set()),
         ("src/core_mlp/reporting/gate.py", set()),
+        ("src/core_mlp/experiments/seeds.py", set()),
         ("src/core_mlp/cli.py", set()),
         ("src/core_mlp/pipeline/params.py", set(STAGES)),
         ("stages/__init__.py", set(STAGES)),
@@ -134,7 +150,24 @@ def test_an_edit_runs_these_stages(edited, stages):
     assert found & known == stages & known
 
 
-@pytest.mark.parametrize("module", ["pipeline", "evaluation", "reporting"])
+@pytest.mark.parametrize(
+    ("param", "stages"),
+    [
+        ("dataset", {"fetch"}),
+        ("validation_size", {"preprocess"}),
+        ("augmentation", {"train", "evaluate"}),
+        ("epochs", {"train"}),
+        ("quantize", {"export"}),
+    ],
+)
+def test_a_param_runs_these_stages(param, stages):
+    """Further stages run only if the output of one of these changes."""
+    assert {s for s in STAGES if param in STAGES[s].get("params", [])} == stages
+
+
+@pytest.mark.parametrize(
+    "module", ["pipeline", "results", "evaluation", "reporting", "experiments"]
+)
 def test_what_needs_no_tensorflow_imports_none(module):
     for path in (ROOT / "src/core_mlp" / module).glob("*.py"):
         files = imported_files(f"core_mlp.{module}.{path.stem}")
@@ -178,8 +211,9 @@ def test_a_stages_docstring_lists_what_dvc_yaml_lists(stage):
     summary, description = docstring.split("\n", maxsplit=1)
 
     assert summary == f"{STAGES[stage]['desc']}."
-    names = [*STAGES[stage].get("params", []), *STAGES[stage]["deps"]]
-    names += [path for _, path, _ in outs_of(stage)]
+    names = [*STAGES[stage]["deps"], *(path for _, path, _ in outs_of(stage))]
+    if "params" in STAGES[stage]:
+        assert "its parameters" in " ".join(description.split())
     for name in set(names) - {*code_deps(stage), "requirements.lock"}:
         assert re.search(rf"(^|\s){re.escape(name)}\b", description), name
 

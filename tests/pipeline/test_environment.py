@@ -17,7 +17,7 @@ from core_mlp.pipeline.environment import (
     settings_of,
     used_lock,
 )
-from core_mlp.pipeline.stage import InputError
+from core_mlp.pipeline.errors import InputError
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,15 @@ import time
 import psutil
 import pytest
 import yaml
-from helpers import STAGES, run, stages_run, start, try_to_run, write_params
+from helpers import (
+    STAGES,
+    commit_all,
+    run,
+    stages_run,
+    start,
+    try_to_run,
+    write_params,
+)
 
 # Small outputs, and training long enough to be hit in.
 PARAMS = {
@@ -25,29 +33,35 @@ copy_numbers = itertools.count()
 
 @pytest.fixture(scope="module")
 def reference(pipeline, tmp_path_factory):
-    """A repository in which nothing has gone wrong, and how long each stage takes."""
+    """A repository in which nothing has gone wrong."""
     folder = tmp_path_factory.mktemp("reference") / "repository"
     shutil.copytree(pipeline, folder)
     write_params(folder, **PARAMS)
+    run("dvc", "repro", cwd=folder)
+    commit_all(folder, "A result")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seconds(reference, tmp_path_factory):
+    """How long each stage takes."""
+    folder = tmp_path_factory.mktemp("timed") / "repository"
+    shutil.copytree(reference, folder)
     names, starts = [], []
-    with start("dvc", "repro", cwd=folder) as process:
+    with start("dvc", "repro", "--force", cwd=folder) as process:
         for line in process.stdout:
             if stages_run(line) or line.startswith("Use `dvc push`"):
                 names += stages_run(line)
                 starts.append(time.monotonic())
     assert process.returncode == 0
-    run("git", "add", "--all", cwd=folder)
-    run("git", "commit", "--quiet", "--message", "A result", cwd=folder)
-    seconds = [end - begin for begin, end in itertools.pairwise(starts)]
-    # fetch and preprocess had run before.
-    seconds = dict(zip(names, seconds, strict=True))
-    return folder, {"fetch": 5.0, "preprocess": 5.0} | seconds
+    durations = [end - begin for begin, end in itertools.pairwise(starts)]
+    return dict(zip(names, durations, strict=True))
 
 
 @pytest.fixture
 def broken_copies(reference, tmp_path_factory):
     """Makes copies in which a stage has to run: nothing of its outputs is left."""
-    folder, _ = reference
+    folder = reference
 
     def copy_without(stage):
         copy = tmp_path_factory.mktemp("copy") / f"repository{next(copy_numbers)}"
@@ -141,9 +155,9 @@ def report_faults(record_property):
 
 @pytest.mark.slow
 def test_a_training_killed_again_and_again_ends_with_the_same_bytes(
-    reference, broken_copies, report_faults
+    reference, seconds, broken_copies, report_faults
 ):
-    folder, seconds = reference
+    folder = reference
     rng = random.Random(0)
     copy, num_kills = broken_copies("train"), 0
     while num_kills < 3:
@@ -166,7 +180,7 @@ def test_a_training_killed_again_and_again_ends_with_the_same_bytes(
 def test_a_killed_training_resumes_after_its_last_epoch(
     reference, broken_copies, victim
 ):
-    folder, _ = reference
+    folder = reference
     copy = broken_copies("train")
     # Not bash everywhere: some shells stay between DVC and what they start.
     with start("dvc", "repro", cwd=copy, SHELL="/bin/sh") as dvc:
@@ -209,7 +223,7 @@ def test_a_stage_whose_dvc_was_killed_while_it_starts_does_no_work(broken_copies
 
 @pytest.mark.slow
 def test_two_trainings_of_the_same_do_not_mix(reference, broken_copies):
-    folder, _ = reference
+    folder = reference
     copies = [broken_copies("train") for _ in range(2)]
     processes = [start("dvc", "repro", cwd=copy) for copy in copies]
 
@@ -224,7 +238,7 @@ def test_two_trainings_of_the_same_do_not_mix(reference, broken_copies):
 def test_a_state_that_cannot_be_written_is_one_line_and_loses_nothing(
     reference, tmp_path
 ):
-    folder, _ = reference
+    folder = reference
     copy = shutil.copytree(folder, tmp_path / "copy")
     (tmp_path / "file").touch()
     write_params(copy, **PARAMS | {"epochs": 1})
@@ -274,7 +288,7 @@ def limited_shell(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_fresh_clone_on_one_core_gives_the_same_bytes(reference, tmp_path):
-    folder, _ = reference
+    folder = reference
     clone = tmp_path / "clone"
     run("git", "clone", "--quiet", str(folder), str(clone), cwd=tmp_path)
     core = str(min(os.sched_getaffinity(0)))
@@ -296,9 +310,9 @@ def test_a_fresh_clone_on_one_core_gives_the_same_bytes(reference, tmp_path):
     [("fetch", 5), ("preprocess", 5), ("train", 20), ("export", 5), ("evaluate", 5)],
 )
 def test_a_stage_killed_at_any_moment_costs_nothing_but_time(
-    reference, broken_copies, report_faults, stage, num_kills
+    reference, seconds, broken_copies, report_faults, stage, num_kills
 ):
-    folder, seconds = reference
+    folder = reference
     rng = random.Random(stage)
     results = []
     while len(results) < num_kills:
@@ -317,7 +331,7 @@ def test_a_stage_killed_at_any_moment_costs_nothing_but_time(
 def test_a_full_disk_is_one_line_and_the_next_run_finishes_the_job(
     reference, broken_copies, limited_shell, report_faults, stage
 ):
-    folder, _ = reference
+    folder = reference
     copy = broken_copies(stage)
 
     result = check_failure(
@@ -341,7 +355,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_finishes_the_job(
 def test_a_read_only_folder_is_one_line_and_the_next_run_finishes_the_job(
     reference, broken_copies, report_faults, stage, place
 ):
-    folder, _ = reference
+    folder = reference
     copy = broken_copies(stage)
     mount = f"mount --bind {place} {place} && mount -o remount,ro,bind {place}"
     if try_to_run("unshare", "--mount", "sh", "-c", mount, cwd=copy).returncode:
@@ -360,7 +374,7 @@ def test_a_read_only_folder_is_one_line_and_the_next_run_finishes_the_job(
 def test_two_runs_of_the_pipeline_started_together(
     reference, broken_copies, report_faults, stage
 ):
-    folder, _ = reference
+    folder = reference
     results = []
     for _ in range(3):
         copy = broken_copies(stage)

@@ -3,13 +3,21 @@
 import errno
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from core_mlp.pipeline import files
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.files import atomic_output
-from core_mlp.pipeline.stage import InputError
+
+
+class Share(NamedTuple):
+    """A row."""
+
+    label: str
+    share: float
 
 
 @pytest.fixture(params=["file", "folder"])
@@ -121,9 +129,9 @@ def test_json_is_rounded_and_ends_with_a_line_end(tmp_path):
 
 def test_csv_has_a_header_rounded_floats_and_unix_line_ends(tmp_path):
     path = tmp_path / "plots/test.csv"
-    files.write_csv(
-        path, ["label", "share"], [("a,b", np.float32(2 / 3)), (np.int64(3), 1e-9)]
-    )
+    rows = [Share("a,b", np.float32(2 / 3)), Share(np.int64(3), 1e-9)]
+
+    files.write_csv(path, rows, Share)
 
     assert path.read_bytes() == b'label,share\n"a,b",0.666667\n3,0.0\n'
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.metadata import NetworkInfo, SplitInfo
-from core_mlp.pipeline.stage import InputError
 
 INFO = SplitInfo(
     dataset="pets",
@@ -60,16 +60,10 @@ def test_the_files_of_a_split_are_verified(tmp_path):
         SplitInfo.read_split(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("dataset", "shape", "side"),
-    [
-        ("mnist", (28, 28, 1), 20),
-        ("mnist", (28, 28, 3), None),
-        ("mnist", (14, 14, 1), None),
-        ("pets", (28, 28, 1), None),
-    ],
-)
-def test_only_images_as_mnist_has_them_are_drawings(dataset, shape, side):
-    info = INFO.model_copy(update={"dataset": dataset, "image_shape": shape})
+def test_a_network_carries_what_is_known_of_its_images():
+    info = INFO.model_copy(update={"drawing_side": 20, "border": (0.0, 9.0)})
 
-    assert NetworkInfo.of(info, [5], (0.0, 1.0)).drawing_side == side
+    network = NetworkInfo.of(info, [5])
+
+    assert (network.drawing_side, network.border) == (20, (0.0, 9.0))
+    assert network.hidden_sizes == (5,)

@@ -11,7 +11,7 @@ from helpers import STAGES, copy_repository, core_mlp, run, run_stages, write_pa
 
 from core_mlp.evaluation import metrics
 from core_mlp.pipeline.files import write_csv
-from core_mlp.reporting.runs import Mistake
+from core_mlp.results.evaluate import ClassAccuracy, Confusion, Mistake
 
 CLASS_NAMES = ["Übergröße, rot", "a|b", "<b>bold</b>", "two  spaces & $x$"]
 SHAPE = (16, 20, 3)
@@ -110,10 +110,10 @@ def test_report_and_model_card_show_its_names_as_text(repository):
         counts[n, n - 1] += 1
         mistakes.append((10_000 + n, name, CLASS_NAMES[n - 1], 0.5))
     plots, pairs = repository / "plots", metrics.confused_pairs(counts, CLASS_NAMES)
-    write_csv(plots / "confusion.csv", ["actual", "predicted", "count"], pairs)
+    write_csv(plots / "confusion.csv", pairs, Confusion)
     classes = metrics.class_accuracies(counts, CLASS_NAMES)
-    write_csv(plots / "per_class.csv", metrics.ClassAccuracy._fields, classes)
-    write_csv(plots / "mistakes.csv", Mistake._fields, mistakes)
+    write_csv(plots / "per_class.csv", classes, ClassAccuracy)
+    write_csv(plots / "mistakes.csv", mistakes, Mistake)
     path = repository / "metrics/evaluate.json"
     accuracy = metrics.proportion(np.trace(counts), NUM_TEST)
     names = "test_accuracy", "test_accuracy_low", "test_accuracy_high"

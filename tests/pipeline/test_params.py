@@ -7,6 +7,7 @@ import pytest
 import yaml
 from helpers import ROOT, TEST_PARAMS
 
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.params import (
     FetchParams,
     Params,
@@ -14,7 +15,6 @@ from core_mlp.pipeline.params import (
     TrainParams,
     load_params,
 )
-from core_mlp.pipeline.stage import InputError
 
 LIVE = (ROOT / "params.yaml").read_text()
 # Each key with its text, as the tests have them.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from core_mlp.pipeline import params
-from core_mlp.pipeline.stage import InputError
+from core_mlp.pipeline.errors import InputError
 
 DEFAULTS = yaml.safe_load(TEST_PARAMS.read_text())
 STAGE_PARAMS = (params.FetchParams, params.PreprocessParams, params.TrainParams)

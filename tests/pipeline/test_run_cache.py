@@ -73,7 +73,7 @@ def test_going_back_to_earlier_parameters_runs_nothing(changed):
 
 @pytest.mark.slow
 def test_what_cannot_change_a_weight_does_not_train_again(workspace):
-    for module in ("evaluation/plots.py", "reporting/report.py", "sources/arrays.py"):
+    for module in ("evaluation/plots.py", "reporting/report.py", "data/splits.py"):
         path = workspace / "src/core_mlp" / module
         path.write_text(path.read_text() + "# A comment\n")
 

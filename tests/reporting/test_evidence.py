@@ -6,8 +6,8 @@ import re
 import pytest
 from helpers import core_mlp, run
 
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.files import parse_yaml
-from core_mlp.pipeline.stage import InputError
 from core_mlp.reporting.runs import read_run
 
 

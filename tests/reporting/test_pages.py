@@ -10,6 +10,7 @@ import pytest
 from helpers import commit_all, core_mlp, run
 
 from core_mlp.pipeline.files import write_csv
+from core_mlp.results.evaluate import Confusion
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SCHEMES = {"light": 1, "dark": 0}
@@ -84,8 +85,8 @@ def test_a_name_cannot_run_a_script_or_hide_the_charts(five_revisions, tmp_path)
     """DVC puts the CSVs into a script of the page as they are."""
     path = five_revisions / "plots/confusion.csv"
     names = ("</script><script>document.title = 'run'</script>", "<!--<script>")
-    rows = [(a, b, 1) for a in names for b in names]
-    write_csv(path, ["actual", "predicted", "count"], rows)
+    rows = [Confusion(a, b, 1) for a in names for b in names]
+    write_csv(path, rows, Confusion)
     run("dvc", "plots", "show", path.name, "-o", "hostile", cwd=path.parent)
     run("git", "checkout", "--quiet", ".", cwd=five_revisions)
 

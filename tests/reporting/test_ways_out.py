@@ -1,6 +1,7 @@
 """Names from outside do nothing in Markdown, pages and CSVs but be seen."""
 
 import re
+from typing import NamedTuple
 
 import pytest
 from markdown_it import MarkdownIt
@@ -8,7 +9,22 @@ from markdown_it import MarkdownIt
 from core_mlp.pipeline.files import write_csv
 from core_mlp.pipeline.text import visible
 from core_mlp.reporting.document import escape, to_html
-from core_mlp.reporting.runs import Confusion, _parse_rows
+from core_mlp.reporting.runs import _parse_rows
+from core_mlp.results.evaluate import Confusion
+
+
+class Point(NamedTuple):
+    """A row."""
+
+    x: str
+    y: float
+
+
+class Label(NamedTuple):
+    """A row."""
+
+    label: str
+
 
 HOSTILE = [
     "@name",
@@ -83,7 +99,7 @@ def test_the_title_of_a_page_is_no_part_of_its_template():
 )
 def test_a_csv_gives_every_name_back(tmp_path, name):
     path = tmp_path / "confusion.csv"
-    write_csv(path, Confusion._fields, [(name, "other", 3)])
+    write_csv(path, [(name, "other", 3)], Confusion)
 
     content = path.read_bytes()
     assert _parse_rows(content.decode(), Confusion) == [Confusion(name, "other", 3)]
@@ -91,14 +107,16 @@ def test_a_csv_gives_every_name_back(tmp_path, name):
 
 def test_a_csv_has_the_same_bytes_on_every_python(tmp_path):
     """Python 3.13 quotes a carriage return, 3.11 does not."""
-    write_csv(tmp_path / "a.csv", ["x", "y"], [("a\rb", 0.1234567), ("c", 2)])
+    rows = [Point("a\rb", 0.1234567), Point("c", 2)]
+
+    write_csv(tmp_path / "a.csv", rows, Point)
 
     assert (tmp_path / "a.csv").read_bytes() == b'x,y\n"a\rb",0.123457\nc,2\n'
 
 
 @pytest.mark.parametrize("name", ["</script>", "<SCRIPT>", "<!--", "</ScRiPt\t>"])
 def test_a_csv_has_nothing_that_ends_or_begins_a_script(tmp_path, name):
-    write_csv(tmp_path / "a.csv", ["label"], [(name,)])
+    write_csv(tmp_path / "a.csv", [Label(name)], Label)
 
     text = (tmp_path / "a.csv").read_text()
     assert not re.search("<(/?script|!--)", text, re.I)

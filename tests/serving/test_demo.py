@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, STROKES, start, try_to_run
+from helpers import ROOT, STROKES, start_preloaded, try_to_run
 
 from core_mlp import cli
 
@@ -24,7 +24,7 @@ def address(digit_model, tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     temporary = {"GRADIO_TEMP_DIR": str(tmp_path_factory.mktemp("gradio"))}
-    process = start(
+    process = start_preloaded(
         *("core-mlp", "demo", "--port", port),
         cwd=ROOT,
         PYTHONUNBUFFERED="1",
@@ -122,7 +122,7 @@ def test_the_api_answers_as_predict_does(address, digit_model, tmp_path):
         gradio_client.handle_file(SEVEN), api_name="/predict"
     )
 
-    image, _ = predict.prepare(SEVEN, digit_model[1], "auto")
+    image, _ = predict.prepare(SEVEN, digit_model.network)
     (expected,) = predict.classify(digit_model, image[np.newaxis], top=3)
     found = {row["label"]: row["confidence"] for row in answers["confidences"]}
     assert found == pytest.approx(expected)

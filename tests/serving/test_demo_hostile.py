@@ -6,11 +6,11 @@ import socket
 
 import numpy as np
 import pytest
-from helpers import ROOT, start
+from helpers import ROOT, start_preloaded
 from PIL import Image
 
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.metadata import NetworkInfo
-from core_mlp.pipeline.stage import InputError
 from core_mlp.serving import demo, saved_model
 from core_mlp.training.model import MLP
 
@@ -34,13 +34,15 @@ def address(tmp_path_factory):
         pytest.skip("needs IPv6")
     folder = tmp_path_factory.mktemp("model") / "saved_model"
     info = NetworkInfo(image_shape=(4, 3, 1), hidden_sizes=[], class_names=NAMES)
-    classifier = saved_model.Classifier(MLP(12, [3], seed=1), info.image_shape)
+    classifier = saved_model.Classifier(
+        MLP(info.image_shape, [3], seed=1), info.image_shape
+    )
     saved_model.save_classifier(folder, classifier, info)
     with socket.socket(socket.AF_INET6) as free:
         free.bind(("::1", 0))
         port = str(free.getsockname()[1])
     command = ("core-mlp", "demo", "--host", "::1", "--port", port)
-    process = start(*command, "--model", str(folder), cwd=ROOT, **ENVIRONMENT)
+    process = start_preloaded(*command, "--model", str(folder), cwd=ROOT, **ENVIRONMENT)
     try:
         address = f"http://[::1]:{port}"
         lines = iter(process.stdout.readline, "")

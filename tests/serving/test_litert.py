@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.metadata import NetworkInfo
-from core_mlp.pipeline.stage import InputError
 from core_mlp.serving import litert, saved_model
 from core_mlp.training.model import MLP
 
@@ -22,7 +22,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, [500, *SHAPE], np.uint8)
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("litert") / "saved_model"
-    classifier = saved_model.Classifier(MLP(60, [64, 3], seed=2), SHAPE)
+    classifier = saved_model.Classifier(MLP(SHAPE, [64, 3], seed=2), SHAPE)
     saved_model.save_classifier(folder, classifier, NETWORK)
     return folder
 

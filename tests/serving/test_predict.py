@@ -13,11 +13,10 @@ from helpers import ROOT, draw_digit, try_to_run
 from PIL import Image
 
 from core_mlp import cli
+from core_mlp.data.borders import border_pixels
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.metadata import NetworkInfo, SplitInfo
-from core_mlp.pipeline.stage import InputError
 from core_mlp.serving import predict, saved_model
-from core_mlp.sources.image_files import border
-from core_mlp.training.input_pipeline import border_range
 from core_mlp.training.model import MLP
 
 NAMES = ("cat", "dog", "owl")
@@ -39,7 +38,9 @@ def folder(tmp_path_factory):
     """A SavedModel of small gray photographs, three classes."""
     info = network((4, 3, 1), drawing_side=None)
     folder = tmp_path_factory.mktemp("model") / "saved_model"
-    classifier = saved_model.Classifier(MLP(12, [3], seed=1), info.image_shape)
+    classifier = saved_model.Classifier(
+        MLP(info.image_shape, [3], seed=1), info.image_shape
+    )
     saved_model.save_classifier(folder, classifier, info)
     return folder
 
@@ -76,7 +77,7 @@ def test_at_least_eight_of_ten_drawn_digits_are_recognized(digit_model, tmp_path
         picture = draw_digit(digit, rng, is_dark_on_light=digit % 2 == seed % 2)
         picture.save(tmp_path / "digit.png")
         file = tmp_path / "digit.png"
-        image, _ = predict.prepare(file, digit_model[1], "auto")
+        image, _ = predict.prepare(file, digit_model.network)
         (answer,) = predict.classify(digit_model, image[np.newaxis], top=1)
         right.append(answer.keys() == {str(digit)})
 
@@ -86,7 +87,7 @@ def test_at_least_eight_of_ten_drawn_digits_are_recognized(digit_model, tmp_path
 def test_the_picture_of_the_readme_is_a_seven(digit_model):
     picture = ROOT / "docs/images/seven.png"
 
-    image, is_inverted = predict.prepare(picture, digit_model[1], "auto")
+    image, is_inverted = predict.prepare(picture, digit_model.network)
 
     (answer,) = predict.classify(digit_model, image[np.newaxis], top=3)
     assert is_inverted
@@ -99,7 +100,7 @@ def test_a_drawing_fills_a_square_of_20_pixels_and_is_centered_by_mass(tmp_path)
     pixels[40:240, 20:60] = 0  # 200 high, 40 wide: 20 by 4.
     file = save(tmp_path / "stroke.png", pixels)
 
-    image, is_inverted = predict.prepare(file, network(), "auto")
+    image, is_inverted = predict.prepare(file, network())
 
     expected = np.zeros([28, 28, 1], bool)
     expected[4:24, 12:16] = True
@@ -113,7 +114,7 @@ def test_the_center_is_that_of_mass_not_of_the_strokes_outline(tmp_path):
     pixels[70:150, 85:115] = 255
     file = save(tmp_path / "t.png", pixels)
 
-    image, _ = predict.prepare(file, network(), "auto")
+    image, _ = predict.prepare(file, network())
 
     rows = np.flatnonzero(image.max(axis=(1, 2)))
     mass = image[..., 0].sum(axis=1)
@@ -127,7 +128,7 @@ def test_faint_strokes_on_noisy_paper_become_white_on_black(tmp_path):
     pixels[100:200, 140:160] = 120
     file = save(tmp_path / "pencil.png", pixels)
 
-    image, _ = predict.prepare(file, network(), "auto")
+    image, _ = predict.prepare(file, network())
 
     assert image.max() == 255
     assert np.count_nonzero(image > 128) == 20 * 4
@@ -140,7 +141,7 @@ def test_a_heavy_end_does_not_push_strokes_out_of_the_frame(tmp_path):
     pixels[100:150, 95:105] = 255
     file = save(tmp_path / "t.png", pixels)
 
-    image, _ = predict.prepare(file, network(), "auto")
+    image, _ = predict.prepare(file, network())
 
     assert np.count_nonzero(image.max(axis=(1, 2)) > 128) == 20
 
@@ -150,7 +151,7 @@ def test_an_image_of_the_networks_own_size_is_used_as_it_is(tmp_path):
     pixels[2:9, 3:5] = 77
     file = save(tmp_path / "image.png", pixels)
 
-    image, is_inverted = predict.prepare(file, network(), "auto")
+    image, is_inverted = predict.prepare(file, network())
 
     np.testing.assert_array_equal(image[..., 0], pixels)
     assert not is_inverted
@@ -199,19 +200,21 @@ def test_an_empty_canvas_is_refused(tmp_path):
     file = save(tmp_path / "empty.png", np.full([100, 100], 255))
 
     with pytest.raises(InputError, match=r"empty\.png': nothing is drawn on it$"):
-        predict.prepare(file, network(), "auto")
+        predict.prepare(file, network())
 
 
 def test_the_border_is_that_of_the_training_images(digits_dir):
     train = digits_dir / "data/tfrecords/train"
     images = np.load(digits_dir / "data/raw/train/images.npy")[300:]
 
-    low, high = border_range(train, SplitInfo.read_split(train))
+    info = SplitInfo.read_split(train)
 
-    everything = [np.median(border(image)) for image in images]
+    everything = [np.median(border_pixels(image)) for image in images]
     # Nearly: of a sample.
+    low, high = info.border
     assert low == pytest.approx(np.quantile(everything, 0.05), abs=5)
     assert high == pytest.approx(np.quantile(everything, 0.95), abs=5)
+    assert NetworkInfo.of(info, [8]).border == info.border
 
 
 def test_a_folder_and_what_cannot_be_read(ask, tmp_path):
@@ -473,6 +476,7 @@ def test_a_bad_option_is_refused_before_the_work(ask, tmp_path, arguments):
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
+@pytest.mark.usefixtures("real_commands")
 def test_a_model_copied_elsewhere_answers_without_tensorflows_messages(
     folder, tmp_path
 ):

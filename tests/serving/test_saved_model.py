@@ -1,17 +1,16 @@
 """The SavedModel, as its users call it."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import try_to_run
 
 from core_mlp.data.images import normalize_images
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.metadata import NetworkInfo
-from core_mlp.pipeline.stage import InputError
 from core_mlp.serving import saved_model as serving
 from core_mlp.training.model import MLP
 
@@ -24,7 +23,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, [20, 4, 3, 2], np.uint8)
 
 @pytest.fixture
 def model():
-    return MLP(24, [8, 6, 3], seed=5)
+    return MLP(SHAPE, [8, 6, 3], seed=5)
 
 
 @pytest.fixture
@@ -71,29 +70,15 @@ def test_the_saved_model_refuses_other_images(saved_model, images):
 
 def test_a_process_without_our_code_can_use_the_saved_model(saved_model, tmp_path):
     """With TensorFlow's own command, from a folder without our code."""
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    command = [Path(sys.executable).parent / "saved_model_cli"]
+    command = ["python", str(Path(sys.executable).with_name("saved_model_cli"))]
+    options = {"dir": saved_model, "tag_set": "serve"}
+    options["signature_def"] = "serving_default"
     np.save(tmp_path / "images.npy", IMAGES)
     np.save(tmp_path / "rgb.npy", np.zeros([1, 4, 3, 3], np.uint8))
 
     def saved_model_cli(*arguments):
-        return subprocess.run(
-            [
-                *command,
-                *arguments,
-                "--dir",
-                saved_model,
-                "--tag_set",
-                "serve",
-                "--signature_def",
-                "serving_default",
-            ],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        named = [text for key, value in options.items() for text in (f"--{key}", value)]
+        return try_to_run(*command, *arguments, *map(str, named), cwd=tmp_path)
 
     shown = saved_model_cli("show").stdout
     answered = saved_model_cli(
@@ -105,14 +90,14 @@ def test_a_process_without_our_code_can_use_the_saved_model(saved_model, tmp_pat
     assert "shape: (-1, 4, 3, 2)" in shown
     assert "outputs['classes'] tensor_info:\n      dtype: DT_INT64" in shown
     assert "outputs['probabilities'] tensor_info:\n      dtype: DT_FLOAT" in shown
-    assert answered.returncode == 0, answered.stderr
+    assert answered.returncode == 0, answered.stdout
     answers = load(saved_model)(images=tf.constant(IMAGES))
     for key, answer in answers.items():
         np.testing.assert_allclose(
             np.load(tmp_path / f"answers/{key}.npy"), answer, rtol=1e-6
         )
     assert refused.returncode != 0
-    assert "Cannot feed value of shape" in refused.stderr
+    assert "Cannot feed value of shape" in refused.stdout
 
 
 def test_the_saved_model_has_no_random_bytes(model, saved_model):

@@ -12,8 +12,8 @@ from helpers import ROOT, start, write_params
 from PIL import Image
 from test_image_files import bad_files
 
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.metadata import SplitInfo
-from core_mlp.pipeline.stage import InputError
 from core_mlp.sources import folders
 from core_mlp.sources.listing import list_folder
 from stages import fetch

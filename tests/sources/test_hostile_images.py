@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core_mlp.pipeline.stage import InputError
+from core_mlp.pipeline.errors import InputError
 from core_mlp.sources import image_files
 from core_mlp.sources.image_files import read_image
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core_mlp.pipeline.stage import InputError
-from core_mlp.sources.image_files import border, read_image, resize_image
+from core_mlp.data.borders import border_pixels
+from core_mlp.pipeline.errors import InputError
+from core_mlp.sources.image_files import read_image, resize_image
 
 RED = (255, 0, 0)
 
@@ -190,7 +191,7 @@ def test_the_border_has_each_outermost_pixel(shape):
     inner = image[1:-1, 1:-1].ravel()
 
     expected = sorted(set(image.ravel()) - set(inner))
-    assert sorted(set(border(image).ravel())) == expected
+    assert sorted(set(border_pixels(image).ravel())) == expected
 
 
 def test_a_path_is_a_path_however_it_is_given(tmp_path):

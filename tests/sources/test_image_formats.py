@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
-from core_mlp.pipeline.stage import InputError
+from core_mlp.pipeline.errors import InputError
 from core_mlp.sources import image_files
 from core_mlp.sources.image_files import is_image, read_image, resize_image
 

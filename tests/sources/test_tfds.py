@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ import tensorflow_datasets as tfds
 from helpers import ROOT
 from sklearn.datasets import load_digits
 
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.metadata import SplitInfo
-from core_mlp.pipeline.stage import InputError
 from core_mlp.sources import tfds as sources
 from core_mlp.sources.digits import SklearnDigits
 
@@ -250,6 +251,28 @@ def test_images_of_one_size_are_resized_and_converted(tmp_path):
     # Interpolated: the mean stays, and so do the values far from any edge.
     assert abs(resized.mean() - kept.mean()) < 3
     assert np.corrcoef(resized[:, ::2, ::2, 0].ravel(), kept.ravel())[0, 1] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("dataset", "shape", "side"),
+    [
+        ("mnist", (28, 28, 1), 20),
+        ("mnist", (28, 28, 3), None),
+        ("mnist", (14, 14, 1), None),
+        ("pets", (28, 28, 1), None),
+    ],
+)
+def test_only_images_as_mnist_has_them_are_drawings(dataset, shape, side):
+    info = SimpleNamespace(
+        full_name=f"{dataset}/1.0.0",
+        version="1.0.0",
+        features={"label": SimpleNamespace(names=["a", "b"])},
+        splits={"train": SimpleNamespace(num_examples=7)},
+    )
+
+    ((_, split_info, _),) = sources.read_splits(SimpleNamespace(info=info), shape)
+
+    assert split_info.drawing_side == side
 
 
 def test_a_dataset_without_a_train_split_is_refused(tmp_path):

@@ -117,8 +117,8 @@ def test_the_grid_has_each_image_and_eight_draws():
 @pytest.mark.slow
 def test_the_elastic_field_does_not_depend_on_the_number_of_cores():
     code = (
-        "import tensorflow as tf; from core_mlp.training import augmentation, loop; "
-        "loop.set_up_device(); "
+        "import tensorflow as tf; from core_mlp.training import augmentation, device; "
+        "device.set_up_device(); "
         "field = tf.function(augmentation.elastic_field, jit_compile=True); "
         "print(field(128, 28, 28, 4.0, tf.constant([1, 2])).numpy().tobytes().hex())"
     )

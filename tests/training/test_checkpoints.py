@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.metadata import NetworkInfo
-from core_mlp.pipeline.stage import InputError
 from core_mlp.training import checkpoints
 
 NETWORK = NetworkInfo(

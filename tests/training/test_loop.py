@@ -1,4 +1,4 @@
-"""The loss, the compiled epoch, and the loop."""
+"""The loop over epochs."""
 
 import itertools
 
@@ -8,11 +8,12 @@ import tensorflow as tf
 from helpers import train_params
 
 from core_mlp.data.images import normalize_images
-from core_mlp.pipeline.stage import InputError
-from core_mlp.training import loop
-from core_mlp.training.input_pipeline import Examples, epoch_permutation
+from core_mlp.pipeline.errors import InputError
+from core_mlp.training import loop, step
+from core_mlp.training.input_pipeline import Chunk, Examples, epoch_permutation
 from core_mlp.training.model import MLP
 from core_mlp.training.optimizers import Adam, Averaging
+from core_mlp.training.step import Objective
 
 
 class StepRecorder(tf.Module):
@@ -41,8 +42,8 @@ class Linear(tf.Module):
     def trainable_variables(self):
         return (self.weights,)
 
-    def __call__(self, inputs):
-        return tf.matmul(inputs, self.weights)
+    def __call__(self, images):
+        return tf.matmul(tf.reshape(images, [images.shape[0], -1]), self.weights)
 
 
 def random_examples(num_examples, seed=0):
@@ -53,7 +54,7 @@ def random_examples(num_examples, seed=0):
 
 
 def new_model_and_optimizer(learning_rate=1e-3):
-    model = MLP(16, [32, 3], seed=1)
+    model = MLP([4, 4, 1], [32, 3], seed=1)
     return model, Adam(model.trainable_variables, learning_rate=learning_rate)
 
 
@@ -63,35 +64,32 @@ def train(model, optimizer, examples, *, evaluated=None, kept=None, **changes):
 
     def epoch_data(epoch):
         order = epoch_permutation(len(examples.labels), [7, epoch])
-        yield examples, order, tf.constant([7, epoch])
+        yield Chunk(examples, order, tf.constant([7, epoch]))
 
-    return list(loop.train(models, optimizer, epoch_data, examples, [], p))
+    epochs = loop.train(
+        models,
+        optimizer,
+        epoch_data=epoch_data,
+        validation=examples,
+        history=[],
+        p=p,
+        compiled=step.compile_functions(),
+    )
+    return [epoch.result for epoch in epochs]
 
 
 def chunks_of(examples, *bounds):
     for start, end in itertools.pairwise(bounds):
         part = Examples(*(tensor[start:end] for tensor in examples))
-        yield part, tf.range(end - start), tf.constant([0, start])
+        yield Chunk(part, tf.range(end - start), tf.constant([0, start]))
 
 
-compiled_epoch = tf.function(loop.train_epoch, jit_compile=True)
-compiled_evaluation = tf.function(loop.evaluate, jit_compile=True)
+compiled_epoch = tf.function(step.train_epoch, jit_compile=True)
+compiled_evaluation = tf.function(step.evaluate, jit_compile=True)
 
 
-def test_cross_entropy_by_hand():
-    logits = tf.math.log([[0.2, 0.8], [0.5, 0.5]])
-
-    losses = loop.cross_entropy(tf.constant([1, 0], tf.int64), logits)
-
-    np.testing.assert_allclose(losses, [-np.log(0.8), np.log(2)], rtol=1e-6)
-
-
-def test_correct_predictions_by_hand():
-    logits = tf.constant([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0]])
-
-    is_correct = loop.correct_predictions(tf.constant([1, 1, 1], tf.int64), logits)
-
-    np.testing.assert_array_equal(is_correct, [1.0, 0.0, 1.0])
+def one_chunk(examples, order):
+    return Chunk(examples, order, tf.constant([0, 0]))
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 10, 50, 64])
@@ -103,7 +101,8 @@ def test_every_example_counts_once_an_epoch_and_in_a_new_order_the_next(batch_si
     for epoch in (1, 2):
         recorder = StepRecorder(50)
         order = epoch_permutation(50, [0, epoch])
-        compiled_epoch(Linear(50), recorder, examples, order, batch_size)
+        chunk = one_chunk(examples, order)
+        compiled_epoch(Linear(50), recorder, Objective(), chunk, batch_size=batch_size)
         np.testing.assert_array_equal(recorder.counts, np.ones(50))
         steps.append(recorder.steps.numpy())
 
@@ -131,18 +130,19 @@ def test_the_epoch_is_the_same_as_a_plain_eager_loop():
     examples = random_examples(40)
     model, optimizer = new_model_and_optimizer()
     order = epoch_permutation(40, [7, 1]).numpy()
+    chunk = one_chunk(examples, tf.constant(order))
     our_sum, our_correct = compiled_epoch(
-        model, optimizer, examples, tf.constant(order), 16
+        model, optimizer, Objective(), chunk, batch_size=16
     )
 
     eager, optimizer = new_model_and_optimizer()
     loss_sum = num_correct = 0
     for batch in (order[:16], order[16:32], order[32:]):
-        inputs = examples.images.numpy()[batch].reshape(-1, 16) / np.float32(255)
+        inputs = examples.images.numpy()[batch] / np.float32(255)
         labels = examples.labels.numpy()[batch]
         with tf.GradientTape() as tape:
             logits = eager(tf.constant(inputs))
-            losses = loop.cross_entropy(labels, logits)
+            losses = step.cross_entropy(labels, logits)
             mean = tf.reduce_mean(losses)
         parameters = eager.trainable_variables
         optimizer.apply_gradients(tape.gradient(mean, parameters), parameters)
@@ -163,7 +163,7 @@ def test_the_epoch_is_traced_once_with_a_short_last_batch_too():
             self.num_traces += 1
             super().apply_gradients(gradients, parameters)
 
-    model = MLP(16, [32, 3], seed=1)
+    model = MLP([4, 4, 1], [32, 3], seed=1)
     optimizer = CountedAdam(model.trainable_variables)
 
     train(model, optimizer, random_examples(40), epochs=4)
@@ -177,13 +177,16 @@ def test_evaluation_does_not_depend_on_the_batch_size():
     model, _ = new_model_and_optimizer()
 
     results = [
-        [float(value) for value in compiled_evaluation(model, examples, batch_size)]
+        [
+            float(value) / 140
+            for value in compiled_evaluation(model, examples, batch_size=batch_size)
+        ]
         for batch_size in (1, 7, 128, 140, 1000)
     ]
 
     labels, logits = examples.labels, model(normalize_images(examples.images))
     expected = [
-        loop.cross_entropy(labels, logits).numpy().mean(),
+        step.cross_entropy(labels, logits).numpy().mean(),
         np.mean(logits.numpy().argmax(axis=1) == labels.numpy()),
     ]
     for result in results:
@@ -197,7 +200,7 @@ def test_training_is_the_same_to_the_last_bit_again():
         model, optimizer = new_model_and_optimizer()
         history = train(model, optimizer, examples)
         weights = [variable.numpy().tobytes() for variable in model.variables]
-        runs.append(([metrics[:-1] for metrics in history], weights))
+        runs.append((history, weights))
 
     assert runs[0] == runs[1]
 
@@ -210,8 +213,7 @@ def test_the_network_learns_32_images_by_heart():
 
     assert history[-1].validation_accuracy == 1.0
     assert history[-1].validation_loss < 0.05
-    assert [metrics.epoch for metrics in history] == list(range(1, 151))
-    assert history[-1].images_per_second > 0
+    assert [result.epoch for result in history] == list(range(1, 151))
 
 
 def test_xla_and_the_graph_executor_agree_within_rounding():
@@ -221,9 +223,10 @@ def test_xla_and_the_graph_executor_agree_within_rounding():
         model, optimizer = new_model_and_optimizer()
         train_epoch, evaluate = (
             tf.function(function, jit_compile=jit_compile)
-            for function in (loop.train_epoch, loop.evaluate)
+            for function in (step.train_epoch, step.evaluate)
         )
-        sums = train_epoch(model, optimizer, examples, tf.range(100), 16)
+        chunk = one_chunk(examples, tf.range(100))
+        sums = train_epoch(model, optimizer, Objective(), chunk, batch_size=16)
         results.append([float(value) for value in (*sums, *evaluate(model, examples))])
 
     np.testing.assert_allclose(*results, rtol=1e-5)
@@ -234,15 +237,17 @@ def test_examples_in_parts_are_examples_at_once():
 
     def train_in_parts(*bounds):
         model, optimizer = new_model_and_optimizer()
-        (metrics,) = loop.train(
+        (epoch,) = loop.train(
             loop.Models(model, model, model),
             optimizer,
-            lambda epoch: chunks_of(examples, *bounds),
-            examples,
-            [],
-            train_params(epochs=1, batch_size=16),
+            epoch_data=lambda epoch: chunks_of(examples, *bounds),
+            validation=examples,
+            history=[],
+            p=train_params(epochs=1, batch_size=16),
+            compiled=step.compile_functions(),
         )
-        return metrics[:-1]
+        assert epoch.images_per_second > 0
+        return epoch.result
 
     np.testing.assert_allclose(
         train_in_parts(0, 64, 100), train_in_parts(0, 100), rtol=1e-6
@@ -251,7 +256,7 @@ def test_examples_in_parts_are_examples_at_once():
 
 def test_the_network_learns_in_bfloat16_too():
     examples = random_examples(32)
-    model = MLP(16, [32, 3], compute_dtype=tf.bfloat16, seed=1)
+    model = MLP([4, 4, 1], [32, 3], compute_dtype=tf.bfloat16, seed=1)
     optimizer = Adam(model.trainable_variables, learning_rate=1e-2)
 
     history = train(model, optimizer, examples, epochs=150)
@@ -275,13 +280,13 @@ def test_augmentation_changes_the_training_images_and_not_the_evaluated_ones():
         assert augmented[epoch].train_loss != plain[epoch].train_loss
         assert augmented[epoch].validation_loss == plain[epoch].validation_loss
     assert augmented[0].train_loss != augmented[1].train_loss
-    assert [m[:-1] for m in augmented] == [m[:-1] for m in again]
+    assert augmented == again
 
 
 def test_the_average_is_evaluated_and_the_best_epoch_kept():
     examples = random_examples(64)
     model, adam = new_model_and_optimizer(learning_rate=0.3)
-    averaged, kept = (MLP(16, [32, 3], seed=1) for _ in range(2))
+    averaged, kept = (MLP([4, 4, 1], [32, 3], seed=1) for _ in range(2))
     optimizer = Averaging(adam, averaged.trainable_variables, 0.9)
 
     history = train(
@@ -292,20 +297,17 @@ def test_the_average_is_evaluated_and_the_best_epoch_kept():
         patience=3,
     )
 
-    accuracies = [metrics.validation_accuracy for metrics in history]
+    accuracies = [result.validation_accuracy for result in history]
     best = accuracies.index(max(accuracies))
     assert len(history) == best + 4 < 50
-    loss, accuracy = compiled_evaluation(averaged, examples)
-    assert (float(loss), float(accuracy)) == (
-        history[-1].validation_loss,
-        accuracies[-1],
-    )
-    loss, accuracy = compiled_evaluation(kept, examples)
-    assert (float(loss), float(accuracy)) == (
-        history[best].validation_loss,
-        max(accuracies),
-    )
-    assert float(compiled_evaluation(model, examples)[0]) != history[-1].validation_loss
+
+    def evaluate(model):
+        sums = compiled_evaluation(model, examples)
+        return float(sums.loss) / 64, float(sums.num_correct) / 64
+
+    assert evaluate(averaged) == (history[-1].validation_loss, accuracies[-1])
+    assert evaluate(kept) == (history[best].validation_loss, max(accuracies))
+    assert evaluate(model)[0] != history[-1].validation_loss
     assert loop.kept_epoch(history, 3) is history[best]
     assert loop.kept_epoch(history, 0) is history[-1]
 
@@ -328,7 +330,7 @@ class Diverging(tf.Module):
 @pytest.mark.parametrize("bounds", [(0, 40), (0, 16, 40)])
 def test_a_loss_that_is_not_finite_ends_the_training(bounds, last_step, epoch):
     examples = random_examples(40)
-    model = MLP(16, [3], seed=1)
+    model = MLP([4, 4, 1], [3], seed=1)
     history = []
 
     with pytest.raises(InputError) as error:
@@ -336,10 +338,11 @@ def test_a_loss_that_is_not_finite_ends_the_training(bounds, last_step, epoch):
             loop.train(
                 loop.Models(model, model, model),
                 Diverging(last_step),
-                lambda epoch: chunks_of(examples, *bounds),
-                examples,
-                [],
-                train_params(epochs=2, batch_size=16),
+                epoch_data=lambda epoch: chunks_of(examples, *bounds),
+                validation=examples,
+                history=[],
+                p=train_params(epochs=2, batch_size=16),
+                compiled=step.compile_functions(),
             )
         )
     assert str(error.value) == (

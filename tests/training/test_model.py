@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from core_mlp.training.model import MLP, Dense, activation_curves, xavier_uniform
+from core_mlp.training.model import MLP, Dense, xavier_uniform
 
 
 def test_xavier_uniform_fills_its_limits():
@@ -91,7 +91,7 @@ def test_no_product_of_a_layer_in_bfloat16_is_widened():
 
 
 def test_mlp_has_the_parameters_of_the_guide():
-    model = MLP(784, [700, 500, 10], seed=22)
+    model = MLP([28, 28, 1], [700, 500, 10], seed=22)
 
     shapes = [tuple(variable.shape) for variable in model.trainable_variables]
     assert model.num_parameters == 905_010
@@ -99,31 +99,24 @@ def test_mlp_has_the_parameters_of_the_guide():
 
 
 def test_mlp_draws_other_weights_for_each_layer():
-    model = MLP(5, [5, 5], seed=0)
+    model = MLP([5, 1, 1], [5, 5], seed=0)
 
     first, second = (layer.weights.numpy() for layer in model.layers)
     assert not np.any(first == second)
 
 
 def test_mlp_ends_in_logits():
-    model = MLP(4, [8, 3], seed=0)
-    logits = model(tf.random.stateless_normal([100, 4], seed=[0, 0])).numpy()
+    model = MLP([2, 2, 1], [8, 3], seed=0)
+    logits = model(tf.random.stateless_normal([100, 2, 2, 1], seed=[0, 0])).numpy()
 
     assert logits.shape == (100, 3)
     assert logits.min() < 0
 
 
 def test_mlp_without_hidden_layers_is_linear():
-    model = MLP(2, [3], seed=0)
+    model = MLP([1, 2, 1], [3], seed=0)
 
     np.testing.assert_allclose(
-        model(tf.constant([[2.0, 4.0]])), 2 * model(tf.constant([[1.0, 2.0]]))
+        model(tf.constant([[[[2.0], [4.0]]]])),
+        2 * model(tf.constant([[[[1.0], [2.0]]]])),
     )
-
-
-def test_activation_curves_by_hand():
-    x, relu, softmax = np.transpose(activation_curves())
-
-    assert (x[0], x[100], x[-1]) == (-4, 0, 4)
-    np.testing.assert_array_equal(relu, np.maximum(x, 0))
-    np.testing.assert_allclose(softmax, np.exp(x) / np.exp(x).sum(), rtol=1e-5)

@@ -165,8 +165,10 @@ def test_the_cosine_schedule_by_hand():
 def test_the_schedule_scales_adams_steps():
     gradient = [tf.constant([1.0])]
     weights = [tf.Variable([0.0]) for _ in range(2)]
-    plain = Adam(weights[:1], 0.1)
-    scheduled = Adam(weights[1:], 0.1, schedule=lambda t: 1.0 / tf.cast(t, tf.float32))
+    plain = Adam(weights[:1], learning_rate=0.1)
+    scheduled = Adam(
+        weights[1:], learning_rate=0.1, schedule=lambda t: 1.0 / tf.cast(t, tf.float32)
+    )
     steps = []
     for _ in range(3):
         before = [float(weight[0]) for weight in weights]
@@ -182,7 +184,7 @@ def test_the_schedule_scales_adams_steps():
 def test_the_schedule_scales_the_weight_decay():
     weight = tf.Variable([1.0])
     settings = {"schedule": lambda t: 1.0 / tf.cast(t, tf.float32), "weight_decay": 0.5}
-    optimizer = Adam([weight], 0.1, **settings)
+    optimizer = Adam([weight], learning_rate=0.1, **settings)
 
     for _ in range(3):
         optimizer.apply_gradients([tf.constant([0.0])], [weight])
@@ -192,7 +194,7 @@ def test_the_schedule_scales_the_weight_decay():
 
 
 def test_the_weight_decay_is_that_of_the_parameters():
-    model = MLP(3, [2], seed=0)
+    model = MLP([3, 1, 1], [2], seed=0)
     before = [weights.numpy() for weights in model.trainable_variables]
     p = train_params(learning_rate=0.1, weight_decay=0.5)
 
@@ -208,7 +210,7 @@ def test_the_average_agrees_with_float64_over_100_steps():
     rng = np.random.default_rng(0)
     weights = tf.Variable(rng.normal(size=3), dtype=tf.float32)
     average = tf.Variable(weights)
-    optimizer = Averaging(Adam([weights], 0.1), [average], decay=0.9)
+    optimizer = Averaging(Adam([weights], learning_rate=0.1), [average], decay=0.9)
     expected = weights.numpy().astype(np.float64)
 
     for t in range(1, 101):

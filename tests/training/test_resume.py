@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from core_mlp.pipeline.stage import InputError
+from core_mlp.pipeline.errors import InputError
+from core_mlp.results.train import EpochResult
 from core_mlp.training import resume
-from core_mlp.training.loop import EpochMetrics
 
 
 class Variables(tf.Module):
@@ -18,8 +18,8 @@ class Variables(tf.Module):
 
 NOTHING = Variables()
 HISTORY = [
-    EpochMetrics(1, np.pi, 0.5, 0.25, 1e-300, 7.0),
-    EpochMetrics(2, np.e, 0.4, 0.5, 1e300, 9.0),
+    EpochResult(1, np.pi, 0.5, 0.25, 1e-300),
+    EpochResult(2, np.e, 0.4, 0.5, 1e300),
 ]
 
 

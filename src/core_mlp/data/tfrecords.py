@@ -58,18 +58,19 @@ def parse_examples(
 
 def write_split(
     folder: Path,
+    info: SplitInfo,
     images: np.ndarray,
     labels: np.ndarray,
-    info: SplitInfo,
+    *,
     indices: np.ndarray | None = None,
 ) -> None:
     """Writes a split as `SPLIT-00000-of-00005.tfrecord` and so on, and info.json.
 
     Args:
       folder: Is created; its name is that of the split.
+      info: Metadata of the dataset; number of examples and digests are set here.
       images: `[N, H, W, C]` uint8, 0 to 255; may be memory-mapped.
       labels: `[N]` int64.
-      info: Of the dataset; number of examples and digests are set here.
       indices: `[M]` integers, the examples to write; None for all.
     """
     folder.mkdir()
@@ -85,23 +86,33 @@ def write_split(
     info.model_copy(update={"num_examples": len(indices)}).write_split(folder)
 
 
-def read_split(folder: Path, info: SplitInfo) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a whole split into memory, in the order in which it was written.
+def read_split(
+    folder: Path, info: SplitInfo, *, count: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a split into memory, in the order in which it was written.
+
+    Args:
+      folder: From `write_split`.
+      info: Its metadata.
+      count: How many examples to read, from the first; None for all.
 
     Returns:
-      `[num_examples, H, W, C]` uint8 images and `[num_examples]` int64 labels.
+      `[N, H, W, C]` uint8 images and `[N]` int64 labels.
     """
-    images = np.empty([info.num_examples, *info.image_shape], np.uint8)
-    labels = np.empty([info.num_examples], np.int64)
+    num_examples = info.num_examples if count is None else min(count, info.num_examples)
+    images = np.empty([num_examples, *info.image_shape], np.uint8)
+    labels = np.empty([num_examples], np.int64)
     dataset = (
         tf.data.TFRecordDataset(_shard_paths(folder, info))
+        .take(num_examples)
         .batch(PARSE_BATCH_SIZE)
         .map(lambda serialized: parse_examples(serialized, info.image_shape))
     )
     end = 0
     for image_batch, label_batch in dataset.as_numpy_iterator():
         start, end = end, end + len(label_batch)
-        images[start:end], labels[start:end] = image_batch, label_batch
+        images[start:end] = image_batch
+        labels[start:end] = label_batch
     return images, labels
 
 

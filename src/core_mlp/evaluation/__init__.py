@@ -1,1 +1,1 @@
-"""Metrics, significance tests and figures; no TensorFlow."""
+"""Metrics and figures of a model; no TensorFlow."""

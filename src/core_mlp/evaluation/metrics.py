@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binomtest
 
+from core_mlp.results.evaluate import CalibrationBin, ClassAccuracy, Confusion
+
 CONFIDENCE_LEVEL = 0.95
 CALIBRATION_BINS = 15
 
@@ -18,29 +20,10 @@ class Proportion(NamedTuple):
     high: float
 
 
-class CalibrationBin(NamedTuple):
-    """Mean confidence, accuracy and number of the examples within one bin."""
-
-    confidence: float
-    accuracy: float
-    count: int
-
-
-class ClassAccuracy(NamedTuple):
-    """Accuracy on the examples of one class, with the ends of its 95 % interval."""
-
-    label: str
-    accuracy: float
-    error_rate: float
-    count: int
-    low: float
-    high: float
-
-
 def summarize(
     labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray
 ) -> dict[str, float]:
-    """Computes the metrics of metrics/evaluate.json.
+    """Computes the metrics of a model on a split.
 
     Args:
       labels: `[N]` int64.
@@ -106,15 +89,13 @@ def class_accuracies(
     return sorted(rows, key=lambda row: row.accuracy)
 
 
-def confused_pairs(
-    counts: np.ndarray, class_names: Sequence[str]
-) -> list[tuple[str, str, int]]:
+def confused_pairs(counts: np.ndarray, class_names: Sequence[str]) -> list[Confusion]:
     """Lists actual class, predicted class and number of images.
 
     First each class with itself, in the order of the labels; then the confusions that
     occur. With hundreds of classes, most pairs do not.
 
-    >>> confused_pairs(np.array([[5, 1], [0, 0]]), ["a", "b"])
+    >>> [tuple(row) for row in confused_pairs(np.array([[5, 1], [0, 0]]), ["a", "b"])]
     [('a', 'a', 5), ('b', 'b', 0), ('a', 'b', 1)]
 
     Args:
@@ -124,7 +105,11 @@ def confused_pairs(
     own = [(index, index) for index in range(len(class_names))]
     others = [(a, p) for a, p in np.argwhere(counts).tolist() if a != p]
     return [
-        (class_names[actual], class_names[predicted], int(counts[actual, predicted]))
+        Confusion(
+            actual=class_names[actual],
+            predicted=class_names[predicted],
+            count=int(counts[actual, predicted]),
+        )
         for actual, predicted in [*own, *others]
     ]
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from core_mlp.pipeline.files import atomic_output
 from core_mlp.pipeline.text import visible
+from core_mlp.results.evaluate import Mistake
 
 DPI = 120
 NUM_EXAMPLES = 9
@@ -73,25 +74,25 @@ def draw_examples(
     save_figure(path, figure)
 
 
-def draw_mistakes(
-    path: Path, images: np.ndarray, mistakes: Sequence[tuple[int, str, str, float]]
-) -> None:
-    """Draws the misclassified of `[N, H, W, C]` images with the highest confidence.
-
-    A mistake is index, label, predicted class and confidence.
-    """
-    shown = sorted(mistakes, key=lambda mistake: -mistake[3])[:NUM_MISTAKES]
+def draw_mistakes(path: Path, images: np.ndarray, mistakes: Sequence[Mistake]) -> None:
+    """Draws the misclassified of `[N, H, W, C]` images with the highest confidence."""
+    by_confidence = sorted(mistakes, key=lambda mistake: -mistake.confidence)
+    shown = by_confidence[:NUM_MISTAKES]
     titles = [
-        f"{label} predicted as {predicted}\n"
-        + ("over 99.99%" if confidence > 0.9999 else f"{confidence:.2%}")
-        for _, label, predicted, confidence in shown
+        f"{mistake.label} predicted as {mistake.predicted}\n"
+        + _format_confidence(mistake.confidence)
+        for mistake in shown
     ]
     draw_examples(
         path,
-        images[[index for index, *_ in shown]],
+        images[[mistake.index for mistake in shown]],
         titles,
         title=f"Most confident mistakes ({len(shown)} of {len(mistakes)})",
     )
+
+
+def _format_confidence(confidence: float) -> str:
+    return "over 99.99%" if confidence > 0.9999 else f"{confidence:.2%}"
 
 
 def write_sprite(path: Path, images: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from core_mlp.pipeline.stage import InputError, exit_on_input_error
+from core_mlp.pipeline.errors import InputError, exit_on_input_error
 from core_mlp.pipeline.text import visible
 
 SOURCE = Path("data/source")

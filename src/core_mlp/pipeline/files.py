@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +16,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
-from core_mlp.pipeline.stage import InputError, first_line
+from core_mlp.pipeline.errors import InputError, first_line
 
 # Decimals of every number written: beyond what any of our test sets can resolve.
 DECIMALS = 6
@@ -98,7 +98,7 @@ def _delete_abandoned(path: Path) -> None:
 
 @contextmanager
 def process_lock(path: Path, work: str) -> Iterator[None]:
-    """Runs the block in one process at a time; others say for what work they wait."""
+    """Runs the block in one process at a time; others say what they wait for."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
@@ -115,16 +115,21 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     write_text(path, json.dumps(_rounded(values), indent=2) + "\n")
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+def write_csv(path: Path, rows: Iterable[tuple], row_type: type[tuple]) -> None:
     """Writes a CSV with Unix line ends, floats rounded to six decimals.
 
     The fields are quoted here, since Python's versions differ in which they quote.
+
+    Args:
+      path: The file.
+      rows: The rows.
+      row_type: Named tuple whose fields are the columns; see `core_mlp.results`.
     """
     with (
         atomic_output(path) as partial,
         partial.open("w", encoding="utf-8", newline="") as file,
     ):
-        for row in [header, *rows]:
+        for row in [row_type._fields, *rows]:
             file.write(",".join(_csv_field(value) for value in row) + "\n")
 
 

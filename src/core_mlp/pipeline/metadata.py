@@ -14,8 +14,8 @@ from pydantic import (
     ValidationError,
 )
 
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.files import sha256, write_json
-from core_mlp.pipeline.stage import InputError
 from core_mlp.pipeline.text import visible
 
 
@@ -38,8 +38,6 @@ Range = tuple[float, float]
 ImageShape = tuple[Size, Size, Size]
 ClassName = Annotated[str, BeforeValidator(_check_class_name)]
 ClassNames = Annotated[tuple[ClassName, ...], Field(min_length=2)]
-# Drawings, by dataset and shape: side in pixels of the square that they were fitted to.
-DRAWING_SIDES = {("mnist", (28, 28, 1)): 20}
 
 
 class Metadata(BaseModel):
@@ -67,6 +65,10 @@ class SplitInfo(Metadata):
       dataset: Name of the dataset, with its config if there is one.
       image_shape: Height, width and channels of every image.
       class_names: Name of each class; a label is an index into them.
+      drawing_side: In the train split, if its images are drawings that were all scaled
+        to fit a square: its side in pixels.
+      border: In the train split, once it is held apart: brightness of the border of
+        most images, from and to, 0 to 255.
       sha256: Digest of each file in the folder, by its name.
     """
 
@@ -75,6 +77,8 @@ class SplitInfo(Metadata):
     image_shape: ImageShape
     class_names: ClassNames
     num_examples: PositiveInt
+    drawing_side: Size | None = None
+    border: Range | None = None
     sha256: dict[str, str] = {}
 
     @classmethod
@@ -90,6 +94,10 @@ class SplitInfo(Metadata):
                 )
         return info
 
+    def write(self, path: Path) -> None:
+        """Writes the metadata, without what is not known."""
+        write_json(path, self.model_dump(mode="json", exclude_none=True))
+
     def write_split(self, folder: Path) -> Self:
         """Writes the metadata beside the files of a split, with their digests."""
         digests = {path.name: sha256(path) for path in sorted(folder.iterdir())}
@@ -102,8 +110,9 @@ class NetworkInfo(Metadata):
     """`network.json` of a model: what is needed to rebuild its network, and to use it.
 
     Attributes:
-      border: Brightness of the training images' borders, from and to, 0 to 255.
-      drawing_side: From DRAWING_SIDES, if the training images are drawings.
+      border: Brightness of the border of most training images, from and to, 0 to 255.
+      drawing_side: For a model of drawings: side in pixels of the square that each of
+        them was scaled to fit.
     """
 
     image_shape: ImageShape
@@ -113,11 +122,15 @@ class NetworkInfo(Metadata):
     drawing_side: Size | None = None
 
     @classmethod
-    def of(cls, info: SplitInfo, hidden_sizes: Sequence[int], border: Range) -> Self:
-        """Describes the network for images of a split, with their border's range."""
-        facts = info.model_dump(include={"image_shape", "class_names"})
-        side = DRAWING_SIDES.get((info.dataset, info.image_shape))
-        return cls(**facts, hidden_sizes=hidden_sizes, border=border, drawing_side=side)
+    def of(cls, info: SplitInfo, hidden_sizes: Sequence[int]) -> Self:
+        """Describes the network for the images of a split."""
+        return cls(
+            image_shape=info.image_shape,
+            hidden_sizes=hidden_sizes,
+            class_names=info.class_names,
+            border=info.border,
+            drawing_side=info.drawing_side,
+        )
 
 
 def first_problem(error: ValidationError) -> str:

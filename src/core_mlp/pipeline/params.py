@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.files import parse_yaml
 from core_mlp.pipeline.metadata import Size
-from core_mlp.pipeline.stage import InputError
 
-PATH = Path("params.yaml")
+PARAMS_FILE = Path("params.yaml")
 
 # A folder, or a TFDS name with or without config and version: emnist/letters:3.1.0
 DATASET_NAME = (
@@ -69,7 +69,6 @@ class PreprocessParams(StageParams):
 
     validation_size: Annotated[int, Field(ge=1, le=2**31 - 1)]
     test_size: Annotated[int, Field(ge=1, le=2**31 - 1)] = 10_000
-    augmentation: AugmentationParams = AugmentationParams()
 
 
 class TrainParams(StageParams):
@@ -98,14 +97,20 @@ class ExportParams(StageParams):
     quantize: bool = True
 
 
-class Params(ExportParams, TrainParams, PreprocessParams, FetchParams):
-    """Every key of params.yaml. Evaluate has no parameters."""
+class EvaluateParams(StageParams):
+    """Parameters of the evaluate stage, which shows what augmentation does."""
+
+    augmentation: AugmentationParams = AugmentationParams()
+
+
+class Params(EvaluateParams, ExportParams, TrainParams, PreprocessParams, FetchParams):
+    """Every key of params.yaml."""
 
 
 Stage = TypeVar("Stage", bound=StageParams)
 
 
-def load_params(stage_params: type[Stage], path: Path = PATH) -> Stage:
+def load_params(stage_params: type[Stage], path: Path = PARAMS_FILE) -> Stage:
     """Validates params.yaml as a whole, and returns one stage's part of it.
 
     Validating all of it stops the first stage, rather than the last, on a bad value.

@@ -1,1 +1,1 @@
-"""Comparing runs that are in Git; no TensorFlow."""
+"""What is in Git, compared and described; no TensorFlow."""

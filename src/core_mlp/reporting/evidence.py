@@ -15,8 +15,8 @@ import numpy as np
 from scipy import stats
 
 from core_mlp.evaluation import metrics
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.files import DECIMALS
-from core_mlp.pipeline.stage import InputError
 from core_mlp.reporting.significance import summarize
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from core_mlp.evaluation.plots import fixed_style, save_figure, shorten
-from core_mlp.reporting.runs import Epoch
+from core_mlp.results.train import EpochResult
 
 MAX_CLASSES = 30
 MAX_LABEL = 25  # Characters of the name of a class.
 
 
 @fixed_style
-def draw_history(path: Path, history: Sequence[Epoch]) -> None:
+def draw_history(path: Path, history: Sequence[EpochResult]) -> None:
     """Draws loss and accuracy of train and validation by epoch."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):

@@ -7,15 +7,16 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core_mlp.evaluation.metrics import CONFIDENCE_LEVEL
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.files import parse_yaml
 from core_mlp.pipeline.metadata import first_problem
-from core_mlp.pipeline.stage import InputError
+from core_mlp.reporting.comparison import Comparison
 from core_mlp.reporting.git import reader
-from core_mlp.reporting.runs import Comparison, Run
+from core_mlp.reporting.runs import Run
 from core_mlp.reporting.significance import adjust_p_values
 
-PATH = Path("gate.yaml")
-# Of the rules about a loss, where nothing is compared over seeds.
+GATE_FILE = Path("gate.yaml")
+# Outcomes of the two loss rules when there is no comparison over seeds.
 OUTCOMES = {
     "no result changed": "pass",
     "same settings": "pass",
@@ -52,8 +53,8 @@ def load(revision: str | None) -> Gate:
       InputError: If the file is missing or corrupt, or a key is unknown, missing or out
         of range.
     """
-    where = f"{revision}: {PATH}" if revision else PATH
-    content = reader(revision)(str(PATH))
+    where = f"{revision}: {GATE_FILE}" if revision else GATE_FILE
+    content = reader(revision)(str(GATE_FILE))
     if content is None:
         raise InputError(f"{where}: is missing")
     try:
@@ -80,8 +81,13 @@ def load_rules(base: str, head: str | None) -> tuple[Gate, str]:
         for (key, old), new in zip(rules, own.model_dump().values(), strict=True)
         if old != new
     ]
-    note = f"This change edits {PATH} ({', '.join(edits)}); the base's thresholds hold"
-    return rules, note if edits else ""
+    if not edits:
+        return rules, ""
+    changes = ", ".join(edits)
+    return (
+        rules,
+        f"This change edits {GATE_FILE} ({changes}); the base's thresholds hold",
+    )
 
 
 def check(rules: Gate, head: Run, comparison: Comparison) -> list[Result]:

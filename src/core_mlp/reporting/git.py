@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from core_mlp.pipeline.stage import InputError
+from core_mlp.pipeline.errors import InputError
 
 
 def run_git(*arguments: str) -> bytes:

@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from core_mlp.evaluation.metrics import CALIBRATION_BINS, CalibrationBin, proportion
+from core_mlp.evaluation.metrics import CALIBRATION_BINS, proportion
 from core_mlp.pipeline.files import write_text
 from core_mlp.reporting import figures
 from core_mlp.reporting.document import render
 from core_mlp.reporting.runs import Run
 from core_mlp.reporting.significance import summarize
+from core_mlp.results.evaluate import CalibrationBin
 
-PATH = Path("MODEL_CARD.md")
+CARD_FILE = Path("MODEL_CARD.md")
 IMAGES = Path("docs/images")
 NUM_MISTAKES = 10
 MAX_CLASSES = 30
@@ -17,7 +18,7 @@ MAX_CLASSES = 30
 
 def write(run: Run) -> None:
     """Writes the model card of a run, and its pictures."""
-    write_text(PATH, render_card(run))
+    write_text(CARD_FILE, render_card(run))
     figures.draw_history(IMAGES / "history.png", run.history)
     figures.draw_confusion(IMAGES / "confusion.png", run.confusion, run.class_names)
 

@@ -2,10 +2,9 @@
 
 import io
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -13,63 +12,101 @@ from PIL import Image
 from core_mlp.evaluation.metrics import CONFIDENCE_LEVEL
 from core_mlp.evaluation.plots import MAX_SPRITE_IMAGES, SPRITE_COLUMNS
 from core_mlp.pipeline.files import write_text
-from core_mlp.pipeline.stage import InputError
 from core_mlp.pipeline.text import visible
 from core_mlp.reporting import document, gate, model_card
-from core_mlp.reporting.runs import Comparison, Run, compare, read_run
+from core_mlp.reporting.comparison import Comparison, compare
+from core_mlp.reporting.runs import Run, read_run
 from core_mlp.reporting.significance import adjust_p_values
+from core_mlp.results.evaluate import Mistake
 
 MARKDOWN = Path("report.md")
 HTML = Path("report.html")
 MAX_IMAGES = 20
 MAX_CONFUSIONS = 10
 MAX_CLASSES = 100
-INVESTIGATE_EXIT_CODE = 3
 # Whether a metric improves by growing, by the last part of its name.
 IMPROVES_UPWARDS = {"accuracy": True, "loss": False, "error": False}
 
 
-def write_report(base: str, head: str | None, *, with_gate: bool = False) -> None:
+class Report(NamedTuple):
+    """What report.md and report.html say.
+
+    Attributes:
+      base: The run to compare with.
+      head: The run to report on.
+      comparison: The two compared.
+      verdict: A title, what happened, what to do, then further paragraphs.
+      results: Results of the gate's rules, if they were checked.
+      edits: How head changes the rules; empty if it does not.
+    """
+
+    base: Run
+    head: Run
+    comparison: Comparison
+    verdict: list[str]
+    results: list[gate.Result]
+    edits: str
+
+
+def write_report(
+    base: str, head: str | None, *, with_gate: bool = False
+) -> list[gate.Result]:
     """Writes report.md and report.html, and prints the verdict.
 
     Args:
       base: The revision to compare with. Its gate.yaml has the thresholds.
       head: The revision to report on; None for the workspace, which also gets a new
         MODEL_CARD.md.
-      with_gate: Whether to check the rules of gate.yaml; if one is to be investigated
-        and none fails, exits with code 3.
+      with_gate: Whether to check the rules of gate.yaml.
+
+    Returns:
+      The results of the rules, if they were checked.
 
     Raises:
-      InputError: If a revision cannot be read, or a rule fails.
+      InputError: If a revision cannot be read.
     """
-    old, new = read_run(base), read_run(head)
+    old = read_run(base)
+    new = read_run(head)
     rules, edits = gate.load_rules(base, head)
     comparison = compare(old, new)
-    verdict = describe_verdict(old, new, comparison, rules.max_accuracy_loss)
-    results = gate.check(rules, new, comparison) if with_gate else []
-    content = old, new, comparison, verdict, results, edits
-    write_text(MARKDOWN, render_report(*content))
-    page = render_report(*content, pictures=True)
-    write_text(HTML, document.to_html(verdict[0], page))
+    report = Report(
+        base=old,
+        head=new,
+        comparison=comparison,
+        verdict=describe_verdict(old, new, comparison, rules.max_accuracy_loss),
+        results=gate.check(rules, new, comparison) if with_gate else [],
+        edits=edits,
+    )
+    write_text(MARKDOWN, render_report(report))
+    page = render_report(report, pictures=True)
+    write_text(HTML, document.to_html(report.verdict[0], page))
     print(f"Wrote {MARKDOWN} and {HTML}")
     if head is None:
         model_card.write(new)
-        print(f"Wrote {model_card.PATH}")
-    lines = [*verdict, *(f"{r.outcome}: {r.rule}: {r.reason}" for r in results)]
-    if results and edits:
-        lines.append(f"{edits}.")
+        print(f"Wrote {model_card.CARD_FILE}")
+    print_report(report)
+    return report.results
+
+
+def print_report(report: Report) -> None:
+    """Prints the verdict, and the results of the gate's rules."""
+    lines = list(report.verdict)
+    for result in report.results:
+        lines.append(f"{result.outcome}: {result.rule}: {result.reason}")
+    if report.results and report.edits:
+        lines.append(f"{report.edits}.")
     for line in lines:
         print(visible(line))
-    if failed := [r.rule for r in results if r.outcome == "fail"]:
-        raise InputError(f"the gate failed: {', '.join(failed)}; see {MARKDOWN}")
-    if any(r.outcome == "investigate" for r in results):
-        sys.exit(INVESTIGATE_EXIT_CODE)
 
 
 def describe_verdict(
     base: Run, head: Run, comparison: Comparison, margin: float
 ) -> list[str]:
-    """Returns the verdict about the settings: a title, then paragraphs."""
+    """Returns the verdict about the settings.
+
+    The first line is a title, the second says what happened, the third what to do;
+    paragraphs with the statistics follow.
+    """
     difference = comparison.metrics.get("test_accuracy")
     text = document.render(
         "verdict.txt",
@@ -81,20 +118,12 @@ def describe_verdict(
         difference=difference,
         verdict=difference.verdict(margin) if difference else comparison.status,
     )
-    return text.splitlines()
+    return [line for line in text.splitlines() if line]
 
 
-def render_report(
-    base: Run,
-    head: Run,
-    comparison: Comparison,
-    verdict: list[str],
-    results: list[gate.Result],
-    edits: str,
-    *,
-    pictures: bool = False,
-) -> str:
+def render_report(report: Report, *, pictures: bool = False) -> str:
     """Returns the report as Markdown, which has pictures only for a page."""
+    base, head, comparison = report.base, report.head, report.comparison
     values: dict[str, Any] = {"metrics": []}
     if comparison.status != "no result changed":
         values = {
@@ -103,11 +132,8 @@ def render_report(
             "classes": list(class_rows(base, head, comparison)),
             "confusions": confusion_rows(base, head, comparison),
             "images": [
-                (kind, len(indices), run, image_rows(run, indices, kind, pictures))
-                for kind, indices, run in (
-                    ("broken", comparison.broken, head),
-                    ("fixed", comparison.fixed, base),
-                )
+                ImageList("broken", head, comparison.broken, pictures),
+                ImageList("fixed", base, comparison.fixed, pictures),
             ],
         }
     return document.render(
@@ -116,11 +142,44 @@ def render_report(
         head=head,
         difference=comparison.metrics,
         sizes=[len(run.results) for run in (base, head)],
-        verdict=verdict,
-        results=results,
-        edits=edits,
+        verdict=report.verdict,
+        results=report.results,
+        edits=report.edits,
         **values,
     )
+
+
+class ImageList(NamedTuple):
+    """Images that only one of two models classifies correctly.
+
+    Attributes:
+      kind: "broken" or "fixed".
+      run: The run whose model makes the mistakes.
+      indices: The images, by their index in the test split.
+      with_pictures: Whether to show them.
+    """
+
+    kind: str
+    run: Run
+    indices: list[int]
+    with_pictures: bool
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The most confident mistakes, as rows of a table."""
+        mistakes = [self.run.mistakes[index] for index in self.indices]
+        by_confidence = sorted(mistakes, key=lambda mistake: -mistake.confidence)
+        return [self._row(mistake) for mistake in by_confidence[:MAX_IMAGES]]
+
+    def _row(self, mistake: Mistake) -> list[str]:
+        image = str(mistake.index)
+        if self.with_pictures:
+            image = thumbnail(self.run, mistake.index) + image
+        predictions = [mistake.label, mistake.predicted]  # Of base, and of head.
+        if self.kind == "fixed":
+            predictions.reverse()
+        confidence = document.format_confidence(mistake.confidence)
+        return [image, mistake.label, *predictions, confidence]
 
 
 def metric_rows(base: Run, head: Run, comparison: Comparison) -> Iterator[list[str]]:
@@ -128,9 +187,11 @@ def metric_rows(base: Run, head: Run, comparison: Comparison) -> Iterator[list[s
     for key in dict.fromkeys([*base.metrics, *head.metrics]):
         if key == "train_epochs":  # A parameter, unless training stopped early.
             continue
-        sides, interval = [base.metrics.get(key), head.metrics.get(key)], ""
+        sides = [base.metrics.get(key), head.metrics.get(key)]
+        interval = ""
         is_known = False
-        if difference := comparison.metrics.get(key):
+        difference = comparison.metrics.get(key)
+        if difference:
             is_known = difference.p_value < 1 - CONFIDENCE_LEVEL
             sides = [[r.metrics[key] for r in run.results] for run in (base, head)]
             interval = "{:+.4f} to {:+.4f}".format(*difference.interval())
@@ -196,22 +257,6 @@ def confusion_rows(base: Run, head: Run, comparison: Comparison) -> list[list[st
 def _all_confusions(base: Run, head: Run) -> dict[tuple[str, str], int]:
     """Returns head's number of images of each pair that has any on either side."""
     return dict.fromkeys(base.confusion, 0) | head.confusion
-
-
-def image_rows(
-    run: Run, indices: list[int], kind: str, pictures: bool
-) -> list[list[str]]:
-    """Returns newly broken or fixed images, a run's most confident mistakes first."""
-    mistakes = [run.mistakes[index] for index in indices]
-    return [
-        [
-            (thumbnail(run, m.index) if pictures else "") + str(m.index),
-            m.label,
-            *((m.label, m.predicted) if kind == "broken" else (m.predicted, m.label)),
-            document.format_confidence(m.confidence),
-        ]
-        for m in sorted(mistakes, key=lambda m: -m.confidence)[:MAX_IMAGES]
-    ]
 
 
 def thumbnail(run: Run, index: int) -> str:

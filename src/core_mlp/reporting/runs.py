@@ -1,34 +1,42 @@
-"""Results of a run as Git has them, and the comparison of two runs."""
+"""Results of a run, as Git has them."""
 
 import csv
 import hashlib
 import io
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
-from core_mlp.evaluation.metrics import CalibrationBin, ClassAccuracy
 from core_mlp.pipeline import provenance
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.files import canonical_json, parse_yaml
 from core_mlp.pipeline.metadata import first_problem
-from core_mlp.pipeline.stage import InputError
 from core_mlp.reporting import evidence
 from core_mlp.reporting.git import reader
-from core_mlp.reporting.significance import (
-    Difference,
-    Summary,
-    difference_of_means,
+from core_mlp.reporting.significance import Summary
+from core_mlp.results.evaluate import (
+    CalibrationBin,
+    ClassAccuracy,
+    Confusion,
+    Mistake,
 )
+from core_mlp.results.train import EpochResult
 
+# Metrics that are compared over seeds.
 SEED_METRICS = (
-    *("validation_accuracy", "test_accuracy"),
-    *("test_loss", "test_calibration_error"),
+    "validation_accuracy",
+    "test_accuracy",
+    "test_loss",
+    "test_calibration_error",
 )
 # Metrics that report, gate and model card need.
 METRICS = {
-    *("train_epochs", "validation_loss", "test_accuracy_low", "test_accuracy_high"),
+    "train_epochs",
+    "validation_loss",
+    "test_accuracy_low",
+    "test_accuracy_high",
     *SEED_METRICS,
 }
 TEST_SPLIT = "data/tfrecords/test"
@@ -58,33 +66,6 @@ class Seeds(BaseModel):
     runs: Annotated[list[SeedRun], Field(min_length=2)]
 
 
-class Epoch(NamedTuple):
-    """A row of plots/history.csv."""
-
-    epoch: int
-    train_loss: float
-    validation_loss: float
-    train_accuracy: float
-    validation_accuracy: float
-
-
-class Confusion(NamedTuple):
-    """A row of plots/confusion.csv."""
-
-    actual: str
-    predicted: str
-    count: int
-
-
-class Mistake(NamedTuple):
-    """A row of plots/mistakes.csv: a misclassified image by its index in the split."""
-
-    index: int
-    label: str
-    predicted: str
-    confidence: float
-
-
 class Run(NamedTuple):
     """A run of the pipeline, as far as it is in Git.
 
@@ -101,7 +82,7 @@ class Run(NamedTuple):
     name: str
     params: dict[str, Any]
     metrics: dict[str, float]
-    history: list[Epoch]
+    history: list[EpochResult]
     confusion: dict[tuple[str, str], int]
     classes: list[ClassAccuracy]
     calibration: list[CalibrationBin]
@@ -126,8 +107,8 @@ class Run(NamedTuple):
     def identity(self) -> str:
         """Hash of everything but the seed: equal for all seeds of one setting."""
         params = {key: value for key, value in self.params.items() if key != "seed"}
-        facts = canonical_json([params, self.inputs])
-        return hashlib.sha256(facts.encode()).hexdigest()[:16]
+        content = canonical_json([params, self.inputs])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
     def results(self) -> list[SeedRun]:
@@ -142,85 +123,6 @@ class Run(NamedTuple):
         classes = {row.label: row.accuracy for row in self.classes}
         seed = self.params.get("seed", 0)
         return SeedRun(seed=seed, metrics=self.metrics, classes=classes)
-
-
-class Comparison(NamedTuple):
-    """Two runs on the same test images.
-
-    Attributes:
-      status: Whether the settings are compared over seeds, or why not.
-      reason: The same in words.
-      metrics: Difference of the settings by metric, over seeds.
-      classes: Difference of the settings in test accuracy by class, over seeds.
-      fixed: Indices of the images that only the new model classifies correctly.
-      broken: Indices of the images that only the old model classifies correctly.
-    """
-
-    status: Literal[
-        "compared",
-        "no result changed",
-        "same settings",
-        "cannot be compared",
-        "not decided",
-    ]
-    reason: str
-    metrics: dict[str, Difference]
-    classes: dict[str, Difference]
-    fixed: list[int]
-    broken: list[int]
-
-
-def compare(base: Run, head: Run) -> Comparison:
-    """Compares the settings of two runs over seeds, and the models by image."""
-    if base.test_split != head.test_split:
-        reason = (
-            f"They were tested on different images: {base.name} on {base.count:,} of "
-            f"{base.params['dataset']}, {head.name} on {head.count:,} of "
-            f"{head.params['dataset']}"
-        )
-        return Comparison("cannot be compared", reason, {}, {}, [], [])
-    old, new, metrics, classes = base.results, head.results, {}, {}
-    if (base.metrics, base.mistakes) == (head.metrics, head.mistakes):
-        status, reason = "no result changed", "No result changed"
-    elif base.identity == head.identity:
-        status = "same settings"
-        reason = "Both have the same settings, so any difference is noise"
-    elif len(old) == len(new) == 1:
-        status = "not decided"
-        reason = (
-            "Each side has one seed, which says nothing about the noise of training; "
-            "run core-mlp seeds 20 on one side, better on both, and commit the result"
-        )
-        if stale := [run.name for run in (base, head) if run.seeds]:
-            reason += (
-                f" (metrics/seeds.json of {' and '.join(stale)} is from other "
-                "parameters, code or data)"
-            )
-    else:
-        status, reason = "compared", ""
-        metrics, classes = compare_seeds(old, new)
-    fixed = sorted(base.mistakes.keys() - head.mistakes.keys())
-    broken = sorted(head.mistakes.keys() - base.mistakes.keys())
-    return Comparison(status, reason, metrics, classes, fixed, broken)
-
-
-def compare_seeds(
-    old: list[SeedRun], new: list[SeedRun]
-) -> tuple[dict[str, Difference], dict[str, Difference]]:
-    """Compares two settings over seeds, by metric and by class."""
-
-    def differences(old: list[dict], new: list[dict]) -> dict[str, Difference]:
-        keys = [key for key in new[0] if all(key in result for result in [*old, *new])]
-        return {
-            key: difference_of_means([r[key] for r in old], [r[key] for r in new])
-            for key in keys
-        }
-
-    metrics = differences([r.metrics for r in old], [r.metrics for r in new])
-    # A class has outliers too often for a single seed to be compared with others.
-    if 1 in (len(old), len(new)):
-        return metrics, {}
-    return metrics, differences([r.classes for r in old], [r.classes for r in new])
 
 
 def read_run(revision: str | None, name: str | None = None) -> Run:
@@ -258,7 +160,7 @@ def read_run(revision: str | None, name: str | None = None) -> Run:
         params=parse("params.yaml", _parse_params),
         metrics=parse("metrics/train.json", METRICS_ADAPTER.validate_json)
         | parse("metrics/evaluate.json", METRICS_ADAPTER.validate_json),
-        history=rows("history", Epoch),
+        history=rows("history", EpochResult),
         confusion={row[:2]: row.count for row in rows("confusion", Confusion)},
         classes=rows("per_class", ClassAccuracy),
         calibration=rows("calibration", CalibrationBin),

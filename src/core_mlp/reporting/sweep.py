@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from core_mlp.evaluation.plots import fixed_style
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.files import write_text
-from core_mlp.pipeline.stage import InputError
 from core_mlp.reporting.document import format_value, picture, render, to_html
 from core_mlp.reporting.git import resolve, run_git
 from core_mlp.reporting.report import HTML, MARKDOWN

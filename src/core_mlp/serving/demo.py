@@ -5,31 +5,30 @@ import html
 import os
 import socket
 import tempfile
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 
-from core_mlp.pipeline.stage import InputError, first_line
+from core_mlp.pipeline.errors import InputError, first_line
 from core_mlp.pipeline.text import visible
 from core_mlp.serving import predict
 
 SIDE = 320  # Pixels of the canvas.
-# One would have to choose the brush before drawing.
-CHOOSE_BRUSH = """function choose() { const b = document.querySelector(
-  "button[title=Brush]"); if (b) b.click(); else setTimeout(choose, 100); }"""
+# Selects the brush on load; otherwise users must click it first.
+SELECT_BRUSH = """function select() { const b = document.querySelector(
+  "button[title=Brush]"); if (b) b.click(); else setTimeout(select, 100); }"""
 
 
-def serve(model: predict.Model, options: Namespace) -> None:
-    """Serves the page and the API `/predict`.
+def serve(model: predict.Model, *, host: str, port: int) -> None:
+    """Serves the page and the API `/predict`, until the process ends.
 
     Raises:
       InputError: If Gradio is not installed, or the address cannot be used.
     """
-    check_address(options.host, options.port)
+    check_address(host, port)
     with tempfile.TemporaryDirectory() as folder:
         set_environment(folder)
-        _serve(model, options)
+        _serve(model, host, port)
 
 
 def check_address(host: str, port: int) -> None:
@@ -68,7 +67,7 @@ def set_environment(folder: str) -> None:
             del os.environ[name]
 
 
-def _serve(model: predict.Model, options: Namespace) -> None:
+def _serve(model: predict.Model, host: str, port: int) -> None:
     try:
         import gradio as gr
     except ModuleNotFoundError as error:
@@ -80,7 +79,7 @@ def _serve(model: predict.Model, options: Namespace) -> None:
         is_drawing = isinstance(picture, dict)
         file = Path(picture["composite"] if is_drawing else picture)
         try:
-            image, _ = predict.prepare(file, model[1], "auto")
+            image = predict.prepare(file, model.network).image
         except InputError as error:
             if is_drawing:  # The canvas is empty.
                 return None, None
@@ -93,31 +92,41 @@ def _serve(model: predict.Model, options: Namespace) -> None:
         return seen, predict.classify(model, image[np.newaxis], top=3)[0]
 
     with gr.Blocks(title="core_mlp") as page:
-        names = html.escape(visible(", ".join(model[1].class_names[:20])))
+        names = html.escape(visible(", ".join(model.network.class_names[:20])))
         gr.HTML(
             "<h2>Which class is it?</h2>"
             f"<p>Draw, or drop a picture. Classes: {names}</p>"
         )
         with gr.Row():
-            look = {"canvas_size": (SIDE, SIDE), "layers": False, "transforms": ()}
-            look["brush"] = gr.Brush(default_size=24, colors=["#000000"])
-            canvas = gr.Sketchpad(type="filepath", format="png", label="Draw", **look)
+            canvas = gr.Sketchpad(
+                type="filepath",
+                format="png",
+                label="Draw",
+                canvas_size=(SIDE, SIDE),
+                layers=False,
+                transforms=(),
+                brush=gr.Brush(default_size=24, colors=["#000000"]),
+            )
             with gr.Column():
                 seen = gr.Image(label="What the network sees", format="png", buttons=[])
                 classes = gr.Label(label="Answer")
         picture = gr.File(label="Or drop a picture", height=140)
         canvas.change(answer, canvas, [seen, classes], api_visibility="private")
         picture.upload(answer, picture, [seen, classes], api_name="predict")
-        page.load(js=CHOOSE_BRUSH)
-    theme = gr.themes.Default(font="sans-serif", font_mono="monospace")  # No downloads.
-    # Gradio expects an IPv6 address in brackets.
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    address = {"server_name": host, "server_port": options.port, "share": False}
-    quietly = {"ssr_mode": False, "quiet": True, "prevent_thread_lock": True}
+        page.load(js=SELECT_BRUSH)
     try:
-        _, url, _ = page.launch(theme=theme, **address, **quietly)
+        _, url, _ = page.launch(
+            # The default theme would download its fonts.
+            theme=gr.themes.Default(font="sans-serif", font_mono="monospace"),
+            # Gradio expects an IPv6 address in brackets.
+            server_name=f"[{host}]" if ":" in host else host,
+            server_port=port,
+            share=False,
+            ssr_mode=False,
+            quiet=True,
+            prevent_thread_lock=True,
+        )
     except OSError as error:
-        problem = f"--port {options.port}: in use, or not allowed"
-        raise InputError(problem) from error
+        raise InputError(f"--port {port}: in use, or not allowed") from error
     print(f"Running on {url}; Ctrl-C ends it", flush=True)
     page.block_thread()

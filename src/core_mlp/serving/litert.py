@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.files import atomic_output
-from core_mlp.pipeline.stage import InputError
 from core_mlp.serving.saved_model import METADATA
 
 MODEL = "model.tflite"

@@ -3,34 +3,56 @@
 import json
 import os
 import sys
-from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
-from scipy.ndimage import center_of_mass
+from PIL import ImageOps
 
+from core_mlp.pipeline.errors import InputError, first_line
 from core_mlp.pipeline.files import DECIMALS
 from core_mlp.pipeline.metadata import NetworkInfo
-from core_mlp.pipeline.stage import InputError, first_line
 from core_mlp.pipeline.text import visible
 from core_mlp.serving import saved_model
+from core_mlp.serving.drawings import MID_GRAY, border_brightness, fit_drawing
 from core_mlp.sources.image_files import (
     FORMAT_NAMES,
-    border,
     is_image_file,
     read_image,
     resize_image,
 )
 
 MAX_SHOWN = 100
-MID_GRAY = 127.5
-MIN_CONTRAST, MIN_INK = 16, 0.25  # Fainter strokes are paper: gray levels, fraction.
-MAX_STROKES = 9_000  # Pixels, of the square around the strokes that is scaled at once.
-# The signature of a SavedModel, and the metadata that was exported with it.
-Model = tuple[Callable, NetworkInfo]
+# Whether to swap light and dark; auto: if the border is unlike that of the training
+# images.
+Invert = Literal["auto", "yes", "no"]
+Format = Literal["table", "json", "csv"]
+
+
+class Model(NamedTuple):
+    """An exported model.
+
+    Attributes:
+      signature: `serving_default` of its SavedModel.
+      network: The metadata that was exported with it.
+    """
+
+    signature: Callable
+    network: NetworkInfo
+
+
+class Prepared(NamedTuple):
+    """A picture as the network gets it.
+
+    Attributes:
+      image: `[H, W, C]` uint8.
+      is_inverted: Whether light and dark were swapped.
+    """
+
+    image: np.ndarray
+    is_inverted: bool
 
 
 def load_model(folder: Path) -> Model:
@@ -38,80 +60,56 @@ def load_model(folder: Path) -> Model:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such model; `dvc repro` makes one")
     network = NetworkInfo.read(folder / saved_model.METADATA)
-    return saved_model.load_classifier(folder), network
+    return Model(saved_model.load_classifier(folder), network)
 
 
-def prepare(file: Path, network: NetworkInfo, invert: str) -> tuple[np.ndarray, bool]:
+def prepare(file: Path, network: NetworkInfo, invert: Invert = "auto") -> Prepared:
     """Reads a picture of any size and format as an image for the network.
 
     If the model was trained on drawings, the picture is fitted into the frame as they
-    were, unless it already has their size. `invert` swaps light and dark: "yes", "no",
-    or "auto", if the border is light that was dark in training, or vice versa.
-
-    Returns:
-      `[H, W, C]` uint8, and whether it was inverted.
+    were, unless it already has their size.
 
     Raises:
       InputError: If the file cannot be read, or nothing is drawn on it.
     """
-    *size, channels = network.image_shape
+    height, width, channels = network.image_shape
     image = read_image(file, channels)
     is_inverted = invert == "yes"
     if invert == "auto" and network.border:
-        own = float(np.median(border(np.atleast_3d(image))))
-        low, high, own = (v > MID_GRAY for v in (*network.border, own))
-        is_inverted = low == high != own
-    image = ImageOps.invert(image) if is_inverted else image
-    if network.drawing_side and image.size != (size[1], size[0]):
-        image = fit_drawing(image, size, network.drawing_side)
+        is_inverted = is_unlike(network.border, border_brightness(image))
+    if is_inverted:
+        image = ImageOps.invert(image)
+    if network.drawing_side and image.size != (width, height):
+        image = fit_drawing(image, [height, width], network.drawing_side)
         if image is None:
             raise InputError(f"{str(file)!r}: nothing is drawn on it")
-    return np.atleast_3d(resize_image(image, size)), is_inverted
+    pixels = np.atleast_3d(resize_image(image, [height, width]))
+    return Prepared(pixels, is_inverted)
 
 
-def fit_drawing(image: Image.Image, size: Sequence[int], side: int):
-    """Fits a gray drawing into a frame `[height, width]` as MNIST's digits were.
+def is_unlike(trained: tuple[float, float], own: float) -> bool:
+    """Tells whether a border is light where all those of training were dark, or not.
 
-    The strokes are scaled to fit into a square of `side` pixels, then centered by mass.
-    Contrast is stretched. Returns an `Image`, or None if there are no strokes.
+    >>> is_unlike((0, 10), 250), is_unlike((0, 10), 20), is_unlike((0, 200), 250)
+    (True, False, False)
 
-    References:
-      LeCun et al., 1998: Gradient-based learning applied to document recognition.
+    Args:
+      trained: Brightness of most training images' borders, from and to, 0 to 255.
+      own: Brightness of the picture's border.
     """
-    background = float(np.median(border(np.atleast_3d(image))))
-    ink = np.abs(np.asarray(image, np.float32) - background)
-    ink[ink < max(MIN_CONTRAST, MIN_INK * ink.max())] = 0
-    strokes = Image.fromarray(ink.astype(np.uint8))
-    if not (bounds := strokes.getbbox()):
-        return None
-    strokes = strokes.crop(bounds)
-    if (length := max(strokes.size)) > MAX_STROKES:
-        scale = MAX_STROKES / length
-        smaller = [max(1, round(pixels * scale)) for pixels in strokes.size]
-        strokes = strokes.resize(smaller, Image.Resampling.BILINEAR)
-    width, height = strokes.size
-    length = max(width, height)
-    left, top = (width - length) // 2, (height - length) // 2
-    # Outside of the strokes, the crop is black: no ink.
-    strokes = strokes.crop((left, top, left + length, top + length))
-    square = np.asarray(resize_image(strokes, [side, side]))
-    if not square.any():  # The strokes are so thin that they were rounded to nothing.
-        exact = strokes.convert("F")
-        square = np.asarray(exact.resize([side, side], Image.Resampling.BILINEAR))
-    shift = np.round(np.divide(size, 2) - center_of_mass(square)).astype(int)
-    top, left = np.clip(shift, 0, np.subtract(size, side))
-    frame = np.zeros(size, np.uint8)
-    frame[top : top + side, left : left + side] = square * (255 / square.max())
-    return Image.fromarray(frame if background < MID_GRAY else 255 - frame)
+    low, high = trained
+    if own > MID_GRAY:
+        return high <= MID_GRAY
+    return low > MID_GRAY
 
 
-def classify(model: Model, images: np.ndarray, top: int) -> list[dict[str, float]]:
+def classify(model: Model, images: np.ndarray, *, top: int) -> list[dict[str, float]]:
     """Returns the `top` classes of `[N, H, W, C]` uint8 images, with probabilities."""
-    signature, network = model
-    _, probabilities = saved_model.predict(signature, images)
+    _, probabilities = saved_model.predict(model.signature, images)
     best = np.argsort(-probabilities, stable=True)[:, :top]
+    names = model.network.class_names
     return [
-        {network.class_names[n]: round(float(row[n]), DECIMALS) for n in indices}
+        {names[index]: round(float(row[index]), DECIMALS) for index in indices}
         for row, indices in zip(probabilities, best, strict=True)
     ]
 
@@ -132,7 +130,7 @@ def find_pictures(folder: Path) -> tuple[list[Path], list[str]]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for path in (Path(root, name) for name in names if not name.startswith(".")):
             try:
-                # Whoever opens a pipe waits for what is written into it.
+                # Opening a pipe would wait for somebody to write into it.
                 if os.path.isfile(path) and is_image_file(path):
                     files.append(path)
             except OSError as error:
@@ -144,18 +142,39 @@ def find_pictures(folder: Path) -> tuple[list[Path], list[str]]:
     return sorted(files), problems
 
 
-def predict_files(model: Model, options: Namespace) -> None:
-    """Prints answers about files, and image files in folders and below, sorted.
+def predict_files(
+    model: Model,
+    paths: Sequence[Path],
+    *,
+    top: int = 3,
+    output_format: Format = "table",
+    invert: Invert = "auto",
+    show: Path | None = None,
+) -> bool:
+    """Prints answers about files, and about image files in folders and below, sorted.
 
-    A file that cannot be used is a line on stderr, and then the exit code is 1. The
-    options are those of `core-mlp predict`.
+    A file that cannot be used is a line on stderr; the others are answered.
+
+    Args:
+      model: The model that answers.
+      paths: Files and folders.
+      top: How many classes to give for a picture.
+      output_format: How to print the answers.
+      invert: Whether to swap light and dark.
+      show: Where to draw what the network saw, as PNG; None for nowhere.
+
+    Returns:
+      Whether all files could be used.
+
+    Raises:
+      InputError: If `top` or `show` cannot be used.
     """
-    if options.top < 1:
-        raise InputError(f"--top {options.top}: expected 1 or more")
-    if (show := options.show) and (show.suffix != ".png" or not show.parent.is_dir()):
+    if top < 1:
+        raise InputError(f"--top {top}: expected 1 or more")
+    if show and (show.suffix != ".png" or not show.parent.is_dir()):
         raise InputError(f"--show {show}: expected a .png file in an existing folder")
     files, problems = [], []
-    for path in options.paths:
+    for path in paths:
         if os.path.isdir(path):
             found, problems_below = find_pictures(path)
             files += found
@@ -165,25 +184,34 @@ def predict_files(model: Model, options: Namespace) -> None:
     rows, images = [], []
     for file in files:
         try:
-            image, is_inverted = prepare(file, model[1], options.invert)
+            prepared = prepare(file, model.network, invert)
         except InputError as error:
             problems.append(str(error))
         # Whatever a picture causes, the others are answered.
         except Exception as error:
             problems.append(f"{str(file)!r}: {first_line(error)}")
         else:
-            images.append(image)
-            rows.append({"file": visible(str(file)), "inverted": is_inverted})
+            images.append(prepared.image)
+            rows.append({"file": visible(str(file)), "inverted": prepared.is_inverted})
     for problem in problems:
         print(visible(f"error: {problem}"), file=sys.stderr)
     if not rows:
-        sys.exit(1)
-    answers = classify(model, np.stack(images), options.top)
+        return False
+    answers = classify(model, np.stack(images), top=top)
     for row, answer in zip(rows, answers, strict=True):
         for rank, (name, probability) in enumerate(answer.items(), start=1):
             row[f"class_{rank}"] = visible(name)
             row[f"probability_{rank}"] = probability
-    match options.format:
+    print_rows(rows, output_format)
+    if show:
+        draw_inputs(show, np.stack(images[:MAX_SHOWN]), rows[:MAX_SHOWN])
+        print(visible(f"Wrote {show}"), file=sys.stderr)
+    return not problems
+
+
+def print_rows(rows: list[dict[str, Any]], output_format: Format) -> None:
+    """Prints answers as a table, as JSON or as CSV."""
+    match output_format:
         case "json":
             print(json.dumps(rows, indent=2))
         case "csv":
@@ -191,15 +219,17 @@ def predict_files(model: Model, options: Namespace) -> None:
             print(text, end="")
         case "table":
             print(pd.DataFrame(rows).to_string(index=False))
-    if show:
-        from core_mlp.evaluation import plots  # Takes a second to import.
 
-        seen = np.stack(images[:MAX_SHOWN])
-        titles = [
-            f"{Path(row['file']).name[-20:]}\n{row['class_1']} "
-            f"{row['probability_1']:.4f}" + ", inverted" * row["inverted"]
-            for row in rows[:MAX_SHOWN]
-        ]
-        plots.draw_examples(show, seen, titles, "What the network saw")
-        print(visible(f"Wrote {show}"), file=sys.stderr)
-    sys.exit(1 if problems else 0)
+
+def draw_inputs(path: Path, images: np.ndarray, rows: list[dict[str, Any]]) -> None:
+    """Draws what the network saw, `[N, H, W, C]` uint8, each with its answer."""
+    from core_mlp.evaluation import plots  # Takes a second to import.
+
+    titles = []
+    for row in rows:
+        title = f"{Path(row['file']).name[-20:]}\n"
+        title += f"{row['class_1']} {row['probability_1']:.4f}"
+        if row["inverted"]:
+            title += ", inverted"
+        titles.append(title)
+    plots.draw_examples(path, images, titles, "What the network saw")

@@ -7,12 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from core_mlp.data.images import normalize_images
+from core_mlp.pipeline.errors import InputError, first_line
 from core_mlp.pipeline.files import atomic_output
 from core_mlp.pipeline.metadata import NetworkInfo
-from core_mlp.pipeline.stage import InputError, first_line
 
 BATCH_SIZE = 1000
-# TensorFlow's place for files that are no part of the graph.
+# TensorFlow's place for files that are not part of the graph.
 METADATA = "assets.extra/network.json"
 
 
@@ -26,7 +26,7 @@ class Classifier(tf.Module):
     """
 
     def __init__(self, model: tf.Module, image_shape: Sequence[int]) -> None:
-        """Wraps a model from `[N, H * W * C]` float32 to logits."""
+        """Wraps a model from `[N, H, W, C]` float32 images to logits."""
         super().__init__()
         self.model = model
         images = tf.TensorSpec([None, *image_shape], tf.uint8, name="images")
@@ -84,7 +84,6 @@ def predict(
         classify(images=tf.constant(images[start : start + BATCH_SIZE]))
         for start in range(0, len(images), BATCH_SIZE)
     ]
-    return tuple(
-        np.concatenate([batch[key] for batch in batches])
-        for key in ("classes", "probabilities")
-    )
+    classes = np.concatenate([batch["classes"] for batch in batches])
+    probabilities = np.concatenate([batch["probabilities"] for batch in batches])
+    return classes, probabilities

@@ -13,12 +13,13 @@ from functools import partial
 import numpy as np
 from tqdm import tqdm
 
+from core_mlp.data.arrays import Batches, describe_split
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.files import sha256
 from core_mlp.pipeline.metadata import SplitInfo
-from core_mlp.pipeline.params import PATH as PARAMS
-from core_mlp.pipeline.stage import InputError, exit_with_parent
+from core_mlp.pipeline.params import PARAMS_FILE
+from core_mlp.pipeline.stage import exit_with_parent
 from core_mlp.pipeline.text import visible
-from core_mlp.sources.arrays import Batches, describe_split
 from core_mlp.sources.image_files import (
     FORMAT_NAMES,
     is_image_file,
@@ -230,7 +231,13 @@ def read_splits(
                 results = ((path, read(path)) for _, _, path in files)
                 readable = ((p, r.shape) for p, r in results if not isinstance(r, str))
                 example = next(readable, ("", (1, 1, 1)))
-            info = describe_split(name, "folder", example[1], names, len(files))
+            info = describe_split(
+                dataset=name,
+                version="folder",
+                image_shape=example[1],
+                class_names=names,
+                num_examples=len(files),
+            )
             yield split, info, _read_batches(pool, read, files, example, problems)
     finally:
         pool.shutdown(cancel_futures=True)
@@ -263,8 +270,8 @@ def _read_batches(
             elif pixels.shape != shape:
                 key = "channels" if pixels.shape[:2] == shape[:2] else "image_size"
                 raise InputError(
-                    f"{PARAMS}: {key} = null: {first!r} has the shape {list(shape)}, "
-                    f"{path!r} has {list(pixels.shape)}: set {key}"
+                    f"{PARAMS_FILE}: {key} = null: {first!r} has the shape "
+                    f"{list(shape)}, {path!r} has {list(pixels.shape)}: set {key}"
                 )
             yield pixels[np.newaxis], np.array([label])
 

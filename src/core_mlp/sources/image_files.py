@@ -15,7 +15,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from core_mlp.pipeline.stage import InputError, first_line
+from core_mlp.data.borders import border_pixels
+from core_mlp.pipeline.errors import InputError, first_line
 
 # What fetch, predict and demo read. Pillow knows more, and would start Ghostscript for
 # some of it.
@@ -180,7 +181,8 @@ def resize_image(image: Image.Image, size: Sequence[int]) -> Image.Image:
         fitted_height = max(1, round(image.height / image.width * width))
     elif own_ratio < ratio:
         fitted_width = max(1, round(image.width / image.height * height))
-    color = tuple(np.median(border(np.atleast_3d(image)), axis=0).astype(int).tolist())
+    pixels = border_pixels(np.atleast_3d(image))
+    color = tuple(np.median(pixels, axis=0).astype(int).tolist())
     scaled = image.resize((fitted_width, fitted_height), Image.Resampling.BILINEAR)
     if scaled.size == (width, height):
         return scaled
@@ -189,12 +191,6 @@ def resize_image(image: Image.Image, size: Sequence[int]) -> Image.Image:
     top = round((height - fitted_height) * 0.5)
     frame.paste(scaled, (left, top))
     return frame
-
-
-def border(image: np.ndarray) -> np.ndarray:
-    """Returns the outermost pixels of an image `[H, W, C]`, as `[N, C]`."""
-    rows = np.concatenate([image[0], image[-1]])
-    return np.concatenate([rows, *image[1:-1, [0, -1]]])
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
-from core_mlp.pipeline.stage import InputError
+from core_mlp.pipeline.errors import InputError
 
 if TYPE_CHECKING:
     from dvc.ignore import DvcIgnoreFilter

@@ -15,16 +15,19 @@ from PIL import Image
 
 # TFDS finds the datasets whose modules are imported.
 from core_mlp.sources import digits  # noqa: F401  # isort: skip
+from core_mlp.data.arrays import Batches, describe_split
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.files import process_lock, sha256
 from core_mlp.pipeline.metadata import SplitInfo
-from core_mlp.pipeline.params import PATH as PARAMS
-from core_mlp.pipeline.stage import InputError
-from core_mlp.sources.arrays import Batches, describe_split
+from core_mlp.pipeline.params import PARAMS_FILE
 from core_mlp.sources.image_files import convert_image, resize_image
 from core_mlp.sources.listing import Listing, list_folder
 
 READ_BATCH_SIZE = 1024
 NUM_PARALLEL_DECODES = 16
+# Datasets of drawings: side, in pixels, of the square each drawing was scaled to, by
+# name and shape of the images.
+DRAWING_SIDES = {("mnist", (28, 28, 1)): 20}
 Builder = tfds.core.DatasetBuilder
 Shape = tuple[int, int, int]
 
@@ -71,7 +74,7 @@ def find_dataset(
                 f"sklearn_digits), and there are no images in {archives}/CLASS/: "
                 f"{_describe_folder(listing)}"
             )
-        raise InputError(f"{PARAMS}: dataset = {name}: {problem}") from error
+        raise InputError(f"{PARAMS_FILE}: dataset = {name}: {problem}") from error
     return builder, archives, _output_shape(builder, image_size, channels)
 
 
@@ -210,7 +213,15 @@ def read_splits(
     name = name.removesuffix(f"/{info.version}")
     for split in sorted({"train", "test"} & set(info.splits), reverse=True):
         count = info.splits[split].num_examples
-        split_info = describe_split(name, str(info.version), shape, names, count)
+        is_train = split == "train"
+        split_info = describe_split(
+            dataset=name,
+            version=str(info.version),
+            image_shape=shape,
+            class_names=names,
+            num_examples=count,
+            drawing_side=DRAWING_SIDES.get((name, tuple(shape))) if is_train else None,
+        )
         yield split, split_info, _read_batches(builder, split, shape)
 
 
@@ -267,8 +278,8 @@ def _output_shape(
         found = f"{', '.join(features)}, with image = {image} and label = {label}"
         found = textwrap.shorten(found, 300, placeholder=" ...")
         raise InputError(
-            f"{PARAMS}: dataset = {builder.name}: needs the features image, uint8, and "
-            f"label, a class; it has {found}"
+            f"{PARAMS_FILE}: dataset = {builder.name}: needs the features image, "
+            f"uint8, and label, a class; it has {found}"
         )
     height, width, depth = image.shape
     if depth and (image_size or channels):
@@ -277,7 +288,7 @@ def _output_shape(
     if None in shape:
         key = "image_size" if None in shape[:2] else "channels"
         found = f"the images of {builder.name} have the shape {image.shape}"
-        raise InputError(f"{PARAMS}: {key} = null: {found}: set {key}")
+        raise InputError(f"{PARAMS_FILE}: {key} = null: {found}: set {key}")
     return shape
 
 

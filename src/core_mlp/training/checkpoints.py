@@ -1,13 +1,12 @@
 """The checkpoint: trained weights, and the metadata to rebuild their network."""
 
-import math
 from pathlib import Path
 
 import tensorflow as tf
 
+from core_mlp.pipeline.errors import InputError, first_line
 from core_mlp.pipeline.files import atomic_output
 from core_mlp.pipeline.metadata import NetworkInfo
-from core_mlp.pipeline.stage import InputError, first_line
 from core_mlp.training.model import MLP
 
 VARIABLES = "variables"
@@ -22,7 +21,7 @@ def build_model(network: NetworkInfo, seed: int = 0, precision: str = "float32")
     """
     try:
         return MLP(
-            input_size=math.prod(network.image_shape),
+            image_shape=network.image_shape,
             output_sizes=[*network.hidden_sizes, len(network.class_names)],
             compute_dtype=tf.as_dtype(precision),
             seed=seed,

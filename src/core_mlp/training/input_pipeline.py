@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from core_mlp.data import tfrecords
@@ -23,14 +22,28 @@ class Examples(NamedTuple):
     labels: tf.Tensor
 
 
-# From an epoch, counted from 1, to its examples, in one or more chunks, each with the
-# order in which to visit them and a seed, `[2]` int32, for what is drawn on the way.
-EpochData = Callable[[int], Iterable[tuple[Examples, tf.Tensor, tf.Tensor]]]
+class Chunk(NamedTuple):
+    """Training examples that one call of `train_epoch` visits.
+
+    Attributes:
+      examples: The examples, on the device.
+      order: `[N]` int32, the order in which to visit them.
+      seed: `[2]` int32, for the random draws in this chunk.
+    """
+
+    examples: Examples
+    order: tf.Tensor
+    seed: tf.Tensor
+
+
+# From an epoch, counted from 1, to its examples, in one or more chunks.
+EpochData = Callable[[int], Iterable[Chunk]]
 
 
 def read_examples(folder: Path, info: SplitInfo) -> Examples:
     """Reads a whole split onto the device."""
-    return Examples(*map(tf.constant, tfrecords.read_split(folder, info)))
+    images, labels = tfrecords.read_split(folder, info)
+    return Examples(tf.constant(images), tf.constant(labels))
 
 
 def epoch_data(folder: Path, info: SplitInfo, p: TrainParams) -> EpochData:
@@ -42,37 +55,50 @@ def epoch_data(folder: Path, info: SplitInfo, p: TrainParams) -> EpochData:
       p: The parameters seed, for shuffling; batch_size, as a chunk holds whole batches;
         and memory_budget, in MiB of images: if there are more, they are streamed.
     """
-    image_bytes = math.prod(info.image_shape)
-    budget = p.memory_budget * 2**20
-    if info.num_examples * image_bytes <= budget:
-        examples = read_examples(folder, info)
-        return lambda epoch: [
-            (
-                examples,
-                epoch_permutation(info.num_examples, [p.seed, epoch]),
-                tf.random.fold_in([p.seed, epoch], 0),
-            )
-        ]
+    if info.num_examples * math.prod(info.image_shape) <= p.memory_budget * 2**20:
+        return _resident_epochs(read_examples(folder, info), p.seed)
     print(
         f"Streaming {info.num_examples:,} images: they exceed memory_budget = "
         f"{p.memory_budget} MiB"
     )
-    num_batches = max(1, min(CHUNK_BYTES, budget // 8) // (image_bytes * p.batch_size))
+    return _streamed_epochs(folder, info, p)
 
-    def stream(epoch: int) -> Iterator[tuple[Examples, tf.Tensor, tf.Tensor]]:
-        chunks = tfrecords.stream_split(
+
+def _resident_epochs(examples: Examples, run_seed: int) -> EpochData:
+    """Returns epochs of examples that stay on the device, as one chunk each."""
+
+    def epoch_chunks(epoch: int) -> list[Chunk]:
+        seed = [run_seed, epoch]
+        order = epoch_permutation(len(examples.labels), seed)
+        return [Chunk(examples, order, tf.random.fold_in(seed, 0))]
+
+    return epoch_chunks
+
+
+def _streamed_epochs(folder: Path, info: SplitInfo, p: TrainParams) -> EpochData:
+    """Returns epochs of examples that are read from disk, chunk by chunk."""
+    image_bytes = math.prod(info.image_shape)
+    budget = p.memory_budget * 2**20
+    chunk_bytes = min(CHUNK_BYTES, budget // 8)
+    num_batches = max(1, chunk_bytes // (image_bytes * p.batch_size))
+
+    def epoch_chunks(epoch: int) -> Iterator[Chunk]:
+        seed = [p.seed, epoch]
+        arrays = tfrecords.stream_split(
             folder,
             info,
             chunk_size=num_batches * p.batch_size,
             buffer_size=max(1, budget // 2 // image_bytes),
-            seed=[p.seed, epoch],
+            seed=seed,
         )
-        for number, chunk in enumerate(chunks):
-            examples = Examples(*map(tf.constant, chunk))
-            chunk_seed = tf.random.fold_in([p.seed, epoch], number)
-            yield examples, tf.range(len(examples.labels)), chunk_seed
+        for number, (images, labels) in enumerate(arrays):
+            yield Chunk(
+                examples=Examples(tf.constant(images), tf.constant(labels)),
+                order=tf.range(len(labels)),  # The stream is shuffled.
+                seed=tf.random.fold_in(seed, number),
+            )
 
-    return stream
+    return epoch_chunks
 
 
 def epoch_permutation(num_examples: int, seed: Sequence[int]) -> tf.Tensor:
@@ -109,13 +135,3 @@ def pad_to_batches(order: tf.Tensor, batch_size: int) -> tuple[tf.Tensor, tf.Ten
         tf.reshape(tf.pad(values, padding), [num_batches, batch_size])
         for values in (order, tf.ones([num_examples]))
     )
-
-
-def border_range(folder: Path, info: SplitInfo) -> tuple[float, float]:
-    """Returns how bright the border of a split's images is, 0 to 255, save outliers."""
-    sample = {"chunk_size": 1000, "buffer_size": 1000, "seed": [0]}
-    images, _ = next(tfrecords.stream_split(folder, info, **sample))
-    parts = images[:, [0, -1]], images[:, 1:-1, [0, -1]]
-    borders = np.hstack([part.reshape(len(images), -1) for part in parts])
-    ends = np.quantile(np.median(borders, axis=1), [0.05, 0.95], method="nearest")
-    return tuple(ends.tolist())

@@ -1,5 +1,6 @@
 """The network: dense layers and the multilayer perceptron, as `tf.Module`."""
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -106,8 +107,10 @@ class Dense(tf.Module):
     def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
         """Maps `[batch_size, input_size]` to `[batch_size, output_size]`."""
         if self.compute_dtype == tf.bfloat16:
-            parameters = map(tf.convert_to_tensor, (self.weights, self.bias))
-            outputs = bfloat16_affine(inputs, *parameters)
+            # A custom gradient takes tensors, not variables.
+            weights = tf.convert_to_tensor(self.weights)
+            bias = tf.convert_to_tensor(self.bias)
+            outputs = bfloat16_affine(inputs, weights, bias)
         else:
             outputs = tf.nn.bias_add(tf.matmul(inputs, self.weights), self.bias)
         return self.activation(outputs)
@@ -122,7 +125,7 @@ class MLP(tf.Module):
 
     def __init__(
         self,
-        input_size: int,
+        image_shape: Sequence[int],
         output_sizes: Sequence[int],
         *,
         compute_dtype: tf.DType = tf.float32,
@@ -131,24 +134,25 @@ class MLP(tf.Module):
         """Creates the layers.
 
         Args:
-          input_size: Features per input.
+          image_shape: Height, width and channels of an image.
           output_sizes: Units of each layer; the last is the number of classes.
           compute_dtype: Type of the products' factors, float32 or bfloat16.
           seed: Seed for all initial weights; each layer has a stream of its own.
         """
         super().__init__()
-        sizes = [input_size, *output_sizes]
+        sizes = [math.prod(image_shape), *output_sizes]
         last = len(output_sizes) - 1
         with self.name_scope:
             self.layers = [
                 Dense(
-                    *pair,
+                    input_size,
+                    output_size,
                     activation=tf.identity if index == last else tf.nn.relu,
                     compute_dtype=compute_dtype,
                     seed=[seed, index],
                     name=f"dense_{index}",
                 )
-                for index, pair in enumerate(pairwise(sizes))
+                for index, (input_size, output_size) in enumerate(pairwise(sizes))
             ]
 
     @property
@@ -156,15 +160,9 @@ class MLP(tf.Module):
         """Number of trainable weights and biases."""
         return sum(v.shape.num_elements() for v in self.trainable_variables)
 
-    def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Maps `[batch_size, input_size]` to logits `[batch_size, num_classes]`."""
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        """Maps `[B, H, W, C]` images to `[B, num_classes]` logits."""
+        outputs = tf.reshape(images, [-1, math.prod(images.shape[1:])])
         for layer in self.layers:
-            inputs = layer(inputs)
-        return inputs
-
-
-def activation_curves() -> list[tuple[float, float, float]]:
-    """Returns points `(x, ReLU(x), softmax(x))`, the softmax taken over all of them."""
-    x = tf.linspace(-4.0, 4.0, 201)
-    columns = (x, tf.nn.relu(x), tf.nn.softmax(x))
-    return list(zip(*(column.numpy().tolist() for column in columns), strict=True))
+            outputs = layer(outputs)
+        return outputs

@@ -47,7 +47,7 @@ def adam_update(
       Kingma & Ba, 2015: Adam: A Method for Stochastic Optimization.
     """
     # In float32, the power and the difference would be off by up to 1 in 70,000. (The
-    # decay rates become float32, as where they multiply m and v.)
+    # decay rates become float32, as they are in the updates of m and v.)
     t = tf.cast(t, tf.float64)
     m_correction = tf.cast(1.0 - tf.pow(tf.cast(beta_1, tf.float64), t), tf.float32)
     v_correction = tf.cast(1.0 - tf.pow(tf.cast(beta_2, tf.float64), t), tf.float32)
@@ -92,6 +92,7 @@ class Adam(tf.Module):
     def __init__(
         self,
         parameters: Sequence[tf.Variable],
+        *,
         learning_rate: float = 1e-3,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
@@ -121,7 +122,7 @@ class Adam(tf.Module):
         """Updates the parameters, in the order of `__init__`, by one step.
 
         Raises:
-          ValueError: If the number of gradients or parameters is another.
+          ValueError: If the number of gradients or parameters differs.
         """
         self.t.assign_add(1)
         rate = self._learning_rate
@@ -182,8 +183,15 @@ def build_optimizer(
     if p.schedule == "cosine":
         num_steps = p.epochs * math.ceil(num_examples / p.batch_size)
         schedule = partial(cosine_schedule, num_steps=num_steps)
-    settings = p.learning_rate, p.beta_1, p.beta_2, p.epsilon
-    adam = Adam(model.trainable_variables, *settings, schedule, p.weight_decay)
+    adam = Adam(
+        model.trainable_variables,
+        learning_rate=p.learning_rate,
+        beta_1=p.beta_1,
+        beta_2=p.beta_2,
+        epsilon=p.epsilon,
+        schedule=schedule,
+        weight_decay=p.weight_decay,
+    )
     if not p.ema_decay:
         return adam
     return Averaging(adam, average.trainable_variables, p.ema_decay)

@@ -5,8 +5,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from core_mlp.pipeline.errors import InputError, first_line
 from core_mlp.pipeline.files import parse_yaml
-from core_mlp.pipeline.stage import InputError, first_line
 from core_mlp.reporting.git import reader
 
 CACHE = Path(".dvc/cache/files/md5")

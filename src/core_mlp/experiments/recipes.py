@@ -5,10 +5,10 @@ import shlex
 import subprocess
 from pathlib import Path
 
+from core_mlp.experiments.seeds import run_seeds
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.files import parse_yaml
-from core_mlp.pipeline.stage import InputError
 from core_mlp.reporting.runs import flatten
-from core_mlp.reporting.seeds import run_seeds
 
 FOLDER = Path("recipes")
 
@@ -36,9 +36,11 @@ def run_recipe(name: str, *, queue: bool, num_seeds: int | None) -> None:
         text = value if isinstance(value, str) else json.dumps(value)
         settings += ["-S", f"{key}={text}"]
     if num_seeds:
-        run_seeds(num_seeds, path.with_suffix(".json"), settings)
+        run_seeds(num_seeds, path.with_suffix(".json"), settings=settings)
         return
-    command = ["dvc", "exp", "run", *settings, *(["--queue"] if queue else [])]
+    command = ["dvc", "exp", "run", *settings]
+    if queue:
+        command.append("--queue")
     print(shlex.join(command), flush=True)
     if subprocess.run(command, check=False).returncode:
         raise InputError(f"{name}: the experiment failed")

@@ -6,26 +6,31 @@ import re
 import shutil
 import signal
 import socket
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, run, run_stages, start, try_to_run, write_params
+from helpers import (
+    ROOT,
+    run,
+    run_stages,
+    start,
+    start_preloaded,
+    try_to_run,
+    write_params,
+)
 
-from core_mlp import workers
-from core_mlp.pipeline.stage import InputError
-from core_mlp.training import distribution
+from core_mlp.distributed import connection, local
+from core_mlp.distributed.cluster import find_workers
+from core_mlp.pipeline.errors import InputError
 from core_mlp.training.checkpoints import read_checkpoint
 
 PARAMS = {"epochs": 5, "batch_size": 50, "ema_decay": 0.9, "schedule": "cosine"}
 SEARCH_PATH = {"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
-WORKER, TWO_DEVICES = (
-    (sys.executable, str(Path(__file__).with_name(name)))
-    for name in ("worker.py", "two_devices.py")
-)
-TRAIN = (sys.executable, "-m", "stages.train")
+WORKER = ("python", str(Path(__file__).with_name("worker.py")))
+TWO_DEVICES = ("python", str(Path(__file__).with_name("two_devices.py")))
+TRAIN = ("python", "-m", "stages.train")
 OUTPUTS = ("models", "metrics", "plots/history.csv", "plots/activations.csv")
 
 
@@ -35,8 +40,11 @@ def new_folder(digits_dir, folder, **changes):
     return folder
 
 
-def start_workers(*folders, num_workers=None, state=None):
-    """Starts a worker in each folder; the first is the chief's."""
+def start_workers(*folders, num_workers=None, state=None, start=start_preloaded):
+    """Starts a worker in each folder; the first is the chief's.
+
+    `helpers.start` starts processes that can be killed or interrupted.
+    """
     servers = [
         socket.create_server(("127.0.0.1", 0))
         for _ in range(num_workers or len(folders))
@@ -87,7 +95,7 @@ def weights(folder):
 def two_workers(digits_dir, tmp_path_factory):
     """A folder in which two workers have trained, by the command."""
     folder = new_folder(digits_dir, tmp_path_factory.mktemp("two") / "folder")
-    command = (sys.executable, "-m", "core_mlp.cli", "workers", "2", "--", *TRAIN)
+    command = ("python", "-m", "core_mlp.cli", "workers", "2", "--", *TRAIN)
     output = run(*command, cwd=folder, **SEARCH_PATH)
     assert "2 devices train together" in output
     return folder
@@ -95,7 +103,7 @@ def two_workers(digits_dir, tmp_path_factory):
 
 def kill_when_trained(folders, victim, num_epochs, state):
     """Kills a worker after some epochs; returns what all have printed."""
-    processes, addresses = start_workers(*folders, state=state)
+    processes, addresses = start_workers(*folders, state=state, start=start)
     printed = []
     for line in processes[victim].stdout:
         printed.append(line)
@@ -146,7 +154,7 @@ def test_workers_killed_at_any_moment_cost_nothing_but_time(
     folders = [new_folder(digits_dir, tmp_path / name) for name in ("chief", "other")]
     rng = random.Random(seed)
     for _ in range(5):
-        processes, addresses = start_workers(*folders, state=tmp_path)
+        processes, addresses = start_workers(*folders, state=tmp_path, start=start)
         victim = rng.randrange(2)
         time.sleep(rng.uniform(0, 8))
         processes[victim].kill()
@@ -262,13 +270,13 @@ def free_port():
 
 def test_fewer_than_two_workers_are_refused():
     with pytest.raises(InputError, match="N = 1: expected 2 or more workers"):
-        workers.run_workers(1, ["dvc", "repro"])
+        local.run_workers(1, ["dvc", "repro"])
 
 
 def test_one_worker_is_none(monkeypatch):
     for config in ("", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {}}'):
         monkeypatch.setenv("TF_CONFIG", config)
-        assert distribution.find_workers() == ([], 0, None)
+        assert find_workers() == ([], 0, None)
 
 
 def test_the_chief_comes_before_the_other_workers(monkeypatch):
@@ -276,7 +284,7 @@ def test_the_chief_comes_before_the_other_workers(monkeypatch):
     task = {"type": "worker", "index": 1}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
 
-    workers = distribution.find_workers()
+    workers = find_workers()
 
     assert workers.index == 2
     assert [name.split(":")[0] for name in workers.names] == [
@@ -297,7 +305,7 @@ def test_slurm_tells_the_workers(monkeypatch):
     }.items():
         monkeypatch.setenv(key, value)
 
-    workers = distribution.find_workers()
+    workers = find_workers()
 
     assert workers.index == 2
     assert workers.names == [
@@ -322,7 +330,7 @@ def test_a_tf_config_that_is_not_valid_is_refused(monkeypatch, config):
     monkeypatch.setenv("TF_CONFIG", config)
 
     with pytest.raises(InputError, match=r"^TF_CONFIG: not valid: "):
-        distribution.find_workers()
+        find_workers()
 
 
 @pytest.mark.parametrize(
@@ -343,7 +351,7 @@ def test_a_task_that_cannot_train_is_refused(monkeypatch, cluster, kind, index):
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
 
     with pytest.raises(InputError, match=r"^TF_CONFIG: not valid: "):
-        distribution.find_workers()
+        find_workers()
 
 
 @pytest.mark.parametrize("tasks", ["", "1"])
@@ -351,7 +359,7 @@ def test_without_several_tasks_slurm_tells_nothing(monkeypatch, tasks):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", tasks)
 
-    assert distribution.find_workers() == ([], 0, None)
+    assert find_workers() == ([], 0, None)
 
 
 @pytest.mark.parametrize("tasks", ["two", "3"])
@@ -360,7 +368,7 @@ def test_what_slurm_does_not_tell_is_one_line(monkeypatch, tasks):
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", tasks)
 
     with pytest.raises(InputError, match=r"^SLURM_\*: not valid: "):
-        distribution.find_workers()
+        find_workers()
 
 
 @pytest.mark.parametrize("text", ["abc", "-1", "0", "nan", "inf"])
@@ -368,7 +376,7 @@ def test_a_time_to_wait_that_is_not_valid_is_refused(monkeypatch, text):
     monkeypatch.setenv("CORE_MLP_WAIT_SECONDS", text)
 
     with pytest.raises(InputError, match=f"CORE_MLP_WAIT_SECONDS = {text}: expected"):
-        distribution.wait_seconds()
+        connection.wait_seconds()
 
 
 def test_a_port_in_use_is_refused(monkeypatch):
@@ -381,7 +389,7 @@ def test_a_port_in_use_is_refused(monkeypatch):
         monkeypatch.setenv("TF_CONFIG", json.dumps(config))
 
         with pytest.raises(InputError, match=f"^worker 0, {address}: .*in use"):
-            distribution.find_workers()
+            find_workers()
 
 
 def test_a_worker_with_other_parameters_is_refused_by_all(digits_dir, tmp_path):
@@ -420,7 +428,9 @@ def test_a_worker_that_does_not_come_is_named(digits_dir, tmp_path, monkeypatch)
 def test_a_worker_that_waits_can_be_interrupted(digits_dir, tmp_path):
     signals = signal.SIGINT, signal.SIGTERM
     folders = [new_folder(digits_dir, tmp_path / number.name) for number in signals]
-    processes = [start_workers(folder, num_workers=2)[0][0] for folder in folders]
+    processes = [
+        start_workers(folder, num_workers=2, start=start)[0][0] for folder in folders
+    ]
     for process, number in zip(processes, signals, strict=True):
         for line in process.stdout:
             if line.startswith("Waiting for worker 1, 127.0.0.1:"):

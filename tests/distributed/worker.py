@@ -5,7 +5,7 @@ import os
 
 import stages  # noqa: F401  # isort: skip
 
-from core_mlp.pipeline.stage import exit_on_input_error
+from core_mlp.pipeline.errors import exit_on_input_error
 from core_mlp.training import loop
 from stages import train
 

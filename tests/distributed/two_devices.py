@@ -8,10 +8,12 @@ import stages  # noqa: F401  # isort: skip
 import numpy as np
 import tensorflow as tf
 
-from core_mlp.training import augmentation, distribution, loop
-from core_mlp.training.input_pipeline import Examples
+from core_mlp.distributed import replicas
+from core_mlp.training import augmentation
+from core_mlp.training.input_pipeline import Chunk, Examples
 from core_mlp.training.model import MLP
 from core_mlp.training.optimizers import Adam
+from core_mlp.training.step import Objective
 from stages import train
 
 
@@ -41,19 +43,16 @@ def train_epoch(strategy, batch_size, dtype, augment=None):
     rng = np.random.default_rng(0)
     images = tf.constant(rng.integers(0, 256, [37, 4, 4, 1], np.uint8))
     examples = Examples(images, tf.constant(rng.integers(0, 3, 37)))
-    epoch, evaluate = (
-        distribution.compile_functions(strategy)
-        if strategy.num_replicas_in_sync > 1
-        else [
-            tf.function(f, jit_compile=True) for f in (loop.train_epoch, loop.evaluate)
-        ]
-    )
+    is_one = strategy.num_replicas_in_sync == 1
+    compiled = replicas.compile_functions(None if is_one else strategy)
     with strategy.scope():
-        model = MLP(16, [32, 3], seed=1, compute_dtype=dtype)
+        model = MLP([4, 4, 1], [32, 3], seed=1, compute_dtype=dtype)
         adam = Adam(model.trainable_variables, epsilon=1e-2)
-        order, seed = tf.range(37), tf.constant([1, 2])
-        sums = epoch(model, adam, examples, order, batch_size, seed, augment)
-        numbers = *sums, *evaluate(model, examples)
+        chunk = Chunk(examples, tf.range(37), tf.constant([1, 2]))
+        sums = compiled.train_epoch(
+            model, adam, Objective(augment=augment), chunk, batch_size=batch_size
+        )
+        numbers = [*sums, *compiled.evaluate(model, examples)]
         arrays = [np.ravel(value) for value in (*numbers, *model.variables)]
         return np.concatenate(arrays)
 

@@ -1,6 +1,6 @@
 """Pushes DVC's run cache with all that it refers to."""
 
-from core_mlp.pipeline.stage import InputError
+from core_mlp.pipeline.errors import InputError
 
 
 def push_runs(remote: str | None = None) -> None:

@@ -1,32 +1,24 @@
 """Splits as NumPy arrays: what fetch writes and preprocess reads."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from pydantic import ValidationError
 from tqdm import tqdm
 
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.metadata import SplitInfo, first_problem
-from core_mlp.pipeline.stage import InputError
 
 # `[B, H, W, C]` uint8 images and `[B]` int64 labels.
 Batches = Iterable[tuple[np.ndarray, np.ndarray]]
 
 
-def describe_split(
-    dataset: str, version: str, shape: Sequence[int], names: Sequence[str], count: int
-) -> SplitInfo:
+def describe_split(dataset: str, **fields: Any) -> SplitInfo:
     """Returns the metadata of a split; raises InputError if they are not valid."""
     try:
-        return SplitInfo(
-            dataset=dataset,
-            version=version,
-            image_shape=shape,
-            class_names=names,
-            num_examples=count,
-        )
+        return SplitInfo(dataset=dataset, **fields)
     except ValidationError as error:
         raise InputError(f"dataset = {dataset}: {first_problem(error)}") from error
 
@@ -50,12 +42,13 @@ def write_arrays(folder: Path, info: SplitInfo, batches: Batches) -> None:
 def read_arrays(folder: Path) -> tuple[SplitInfo, np.ndarray, np.ndarray]:
     """Reads a split's metadata, images and labels; the arrays are memory-mapped."""
     info = SplitInfo.read_split(folder)
-    paths = folder / "images.npy", folder / "labels.npy"
-    return info, *(np.load(path, mmap_mode="r") for path in paths)
+    images = np.load(folder / "images.npy", mmap_mode="r")
+    labels = np.load(folder / "labels.npy", mmap_mode="r")
+    return info, images, labels
 
 
 def _open_array(path: Path, dtype: type, shape: tuple[int, ...]) -> BinaryIO:
-    """Opens a .npy file to which the elements are still to be written."""
+    """Creates a .npy file with its header; the caller appends the elements."""
     # Not a memory map: when the disk is full, writing to one kills the process.
     file = path.open("wb")
     header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from core_mlp.pipeline.stage import InputError
+from core_mlp.pipeline.errors import InputError
 
 
 def run_workers(number: int, command: Sequence[str]) -> None:

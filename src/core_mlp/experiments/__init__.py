@@ -1,0 +1,1 @@
+"""What runs the pipeline, or what shares its runs; no TensorFlow."""

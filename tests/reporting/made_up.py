@@ -1,0 +1,61 @@
+"""Made-up results, and helpers of the tests of reports."""
+
+import pytest
+from helpers import core_mlp, run
+
+from core_mlp.reporting import gate
+from core_mlp.reporting.comparison import Comparison
+from core_mlp.reporting.runs import Seeds, read_run
+from core_mlp.reporting.significance import Difference
+
+# Made up, but near those of the models on the branches: others would be refused.
+ACCURACIES = {
+    "main": [0.05, 0.07, 0.06, 0.08],
+    "longer": [0.75, 0.78, 0.76, 0.77, 0.79],
+}
+
+
+RULES = gate.Gate(
+    min_accuracy=0.97,
+    max_calibration_error=0.03,
+    max_accuracy_loss=0.002,
+    max_class_loss=0.02,
+)
+
+
+def report(folder, *arguments, command="report"):
+    return core_mlp(command, *arguments, cwd=folder)
+
+
+def discard_changes(folder):
+    run("git", "checkout", "--quiet", ".", cwd=folder)
+    run("git", "clean", "--quiet", "--force", "metrics", cwd=folder)
+
+
+def read_run_in(folder, revision):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return read_run(revision)
+
+
+def difference(value, error=0.0005):
+    return Difference(value, error, df=19, sd=0.0017)
+
+
+def comparison_of(accuracy, *classes):
+    by_class = {str(label): d for label, d in enumerate(classes)}
+    return Comparison("compared", metrics={"test_accuracy": accuracy}, classes=by_class)
+
+
+def with_seeds(run_, accuracies):
+    results = [
+        {"seed": seed, "metrics": {"test_accuracy": accuracy}}
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    seeds = Seeds(identity=run_.identity, runs=results)
+    metrics = run_.metrics | {"test_loss": float(accuracies[0])}
+    return run_._replace(seeds=seeds, metrics=metrics)
+
+
+def outcomes(head, comparison):
+    return {r.rule: r.outcome for r in gate.check(RULES, head, comparison)}
