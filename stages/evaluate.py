@@ -1,11 +1,9 @@
 """Evaluate the SavedModel, and the LiteRT model against it, on the test split.
 
-Also shows training images, as augmentation distorts them.
-
-Reads models/saved_model/, models/litert/, data/tfrecords/test/, data/tfrecords/train/
-and its parameters. Writes metrics/evaluate.json, plots/confusion.csv,
-plots/per_class.csv, plots/calibration.csv, plots/mistakes.csv, plots/mistakes.png,
-plots/mistakes_sprite.png, plots/examples.png and data/provenance/evaluate.json.
+Reads models/saved_model/, models/litert/ and data/tfrecords/test/. Writes
+metrics/evaluate.json, plots/confusion.csv, plots/per_class.csv, plots/calibration.csv,
+plots/mistakes.csv, plots/mistakes.png, plots/mistakes_sprite.png and
+data/provenance/evaluate.json.
 """
 
 from pathlib import Path
@@ -13,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
-from core_mlp.data import tfrecords
-from core_mlp.evaluation import metrics, plots
-from core_mlp.pipeline import params
+from core_mlp.data import sprites, tfrecords
+from core_mlp.evaluation import metrics
+from core_mlp.evaluation.mistakes import draw_mistakes
 from core_mlp.pipeline.files import write_csv, write_json
 from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.pipeline.stage import run_stage
@@ -26,15 +24,12 @@ from core_mlp.results.evaluate import (
     Mistake,
 )
 from core_mlp.serving import litert, saved_model
-from core_mlp.training.augmentation import add_draws
 
 TEST = Path("data/tfrecords/test")
-TRAIN = Path("data/tfrecords/train")
 PLOTS = Path("plots")
 
 
 def main() -> None:
-    p = params.load_params(params.EvaluateParams)
     info = SplitInfo.read_split(TEST)
     names = info.class_names
     images, labels = tfrecords.read_split(TEST, info)
@@ -69,25 +64,12 @@ def main() -> None:
         for index in np.flatnonzero(~is_correct)
     ]
     write_csv(PLOTS / "mistakes.csv", mistakes, Mistake)
-    plots.draw_mistakes(PLOTS / "mistakes.png", images, mistakes)
-    plots.write_sprite(PLOTS / "mistakes_sprite.png", images[~is_correct])
-    draw_training_images(p.augmentation)
-
-
-def draw_training_images(augmentation: params.AugmentationParams) -> None:
-    """Draws the first training images, each with random distortions if there are any.
-
-    Here rather than in an earlier stage, so that another strength of the distortions
-    does not write the data again, and another look of the picture does not train again.
-    """
-    info = SplitInfo.read(TRAIN / "info.json")
-    images, labels = tfrecords.read_split(TRAIN, info, count=plots.NUM_EXAMPLES)
-    titles = [info.class_names[label] for label in labels]
-    title = f"Training images of {info.dataset}"
-    if augmentation.is_on:
-        images, titles = add_draws(images, titles, augmentation.model_dump())
-        title += ", each with eight random distortions"
-    plots.draw_examples(PLOTS / "examples.png", images, titles, title)
+    draw_mistakes(PLOTS / "mistakes.png", images, mistakes)
+    sprites.write_sprite(
+        PLOTS / "mistakes_sprite.png",
+        images[~is_correct][: sprites.MAX_MISTAKES],
+        columns=sprites.MISTAKE_COLUMNS,
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Reads data/raw/ and its parameters. Writes data/tfrecords/train/,
 data/tfrecords/validation/, data/tfrecords/test/, plots/label_distribution.csv,
-plots/data_problems.csv and data/provenance/preprocess.json.
+plots/data_problems.csv, plots/examples.png and data/provenance/preprocess.json.
 """
 
 from pathlib import Path
@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from core_mlp.data import arrays, soundness, splits, tfrecords
 from core_mlp.data.borders import border_range
+from core_mlp.evaluation import plots
 from core_mlp.pipeline import params
 from core_mlp.pipeline.files import atomic_output, write_csv
 from core_mlp.pipeline.metadata import SplitInfo
@@ -66,6 +67,13 @@ def main() -> None:
     for row in problems:
         if row.count:
             print(f"warning: {row.split}: {row.count:,} {row.problem}")
+    shown = train.indices[: plots.NUM_EXAMPLES]
+    plots.draw_examples(
+        PLOTS / "examples.png",
+        train.images[shown],
+        titles=[names[label] for label in train.labels[shown]],
+        title=f"Training images of {info.dataset}",
+    )
 
 
 def divide(p: params.PreprocessParams) -> tuple[SplitInfo, dict[str, Part]]:

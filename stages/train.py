@@ -1,13 +1,15 @@
 """Train the MLP with Adam.
 
 Reads data/tfrecords/train/, data/tfrecords/validation/ and its parameters. Writes
-models/checkpoint/, metrics/train.json, plots/history.csv (after each epoch),
-plots/activations.csv and data/provenance/train.json.
+plots/distortions.png (before the first epoch), plots/history.csv (after each epoch),
+metrics/train.json, models/checkpoint/, plots/activations.csv and
+data/provenance/train.json.
 """
 
 from functools import partial
 from pathlib import Path
 
+from core_mlp.data import sprites, tfrecords
 from core_mlp.distributed import connection, replicas
 from core_mlp.pipeline import params
 from core_mlp.pipeline.files import write_csv, write_json
@@ -16,11 +18,15 @@ from core_mlp.pipeline.stage import run_stage
 from core_mlp.results.train import ActivationPoint, EpochResult
 from core_mlp.training import checkpoints, input_pipeline, loop, resume
 from core_mlp.training.activations import activation_curves
+from core_mlp.training.augmentation import draw_rows
 from core_mlp.training.device import set_up_device
 from core_mlp.training.optimizers import build_optimizer
 
 TRAIN = Path("data/tfrecords/train")
 VALIDATION = Path("data/tfrecords/validation")
+# The images in plots/distortions.png: how many, and how large they are at least.
+NUM_SHOWN = 9
+MIN_SIDE = 56
 
 
 def main() -> None:
@@ -44,6 +50,8 @@ def main() -> None:
         validation = input_pipeline.read_examples(VALIDATION, validation_info)
         num_parameters = models.trained.num_parameters
         print(f"Training {num_parameters:,} parameters on {device}", flush=True)
+        if workers.is_chief:
+            write_distortions(info, p.augmentation)
         with resume.exclusive_state([*run.values(), *workers.key]) as state:
             history = connection.restore_state(workers, state, modules, p.epochs)
             epochs = loop.train(
@@ -69,6 +77,18 @@ def main() -> None:
                 write_csv(
                     Path("plots/activations.csv"), activation_curves(), ActivationPoint
                 )
+
+
+def write_distortions(info: SplitInfo, augmentation: params.AugmentationParams) -> None:
+    """Shows the first training images, each in a row with random distortions."""
+    images, _ = tfrecords.read_split(TRAIN, info, count=NUM_SHOWN)
+    rows = draw_rows(images, augmentation)
+    sprites.write_sprite(
+        Path("plots/distortions.png"),
+        rows.reshape(-1, *info.image_shape),
+        columns=rows.shape[1],
+        min_side=MIN_SIDE,
+    )
 
 
 def write_history(history: list[EpochResult], patience: int) -> None:

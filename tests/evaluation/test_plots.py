@@ -8,6 +8,7 @@ import pytest
 from matplotlib.image import imread
 
 from core_mlp.evaluation import plots
+from core_mlp.evaluation.mistakes import draw_mistakes
 from core_mlp.reporting import figures
 from core_mlp.results.evaluate import Mistake
 from core_mlp.results.train import EpochResult
@@ -29,12 +30,12 @@ NAMES = ["cat", ODD_NAME]
             id="examples",
         ),
         pytest.param(
-            lambda path: plots.draw_mistakes(
+            lambda path: draw_mistakes(
                 path, RGB_IMAGES, [Mistake(2, "a", ODD_NAME, 1)]
             ),
             id="mistakes",
         ),
-        pytest.param(lambda path: plots.draw_mistakes(path, RGB_IMAGES, []), id="none"),
+        pytest.param(lambda path: draw_mistakes(path, RGB_IMAGES, []), id="none"),
         pytest.param(lambda path: figures.draw_history(path, HISTORY), id="history"),
         pytest.param(
             lambda path: figures.draw_confusion(
@@ -86,14 +87,10 @@ def test_pictures_of_photographs_are_small_files(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, [81, 224, 224, 3], np.uint8)
     mistakes = [Mistake(n, "a", "b", 0.5) for n in range(len(images))]
     plots.draw_examples(tmp_path / "examples.png", images, ["a"] * 81, "Photographs")
-    plots.draw_mistakes(tmp_path / "mistakes.png", images, mistakes)
-    plots.write_sprite(tmp_path / "sprite.png", images)
+    draw_mistakes(tmp_path / "mistakes.png", images, mistakes)
 
     for path in tmp_path.iterdir():
         assert path.stat().st_size < 1_000_000, path.name
-    # The report cuts it into as many cells as there are images.
-    height, width = imread(tmp_path / "sprite.png").shape[:2]
-    assert height / 5 == pytest.approx(width / 20)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +120,7 @@ def test_titles_of_ordinary_class_names_do_not_overlap(monkeypatch, tmp_path):
     images = np.zeros([25, 28, 28, 1], np.uint8)
     mistakes = [Mistake(index, "Ankle boot", "T-shirt/top", 0.9) for index in range(25)]
 
-    plots.draw_mistakes(tmp_path / "mistakes.png", images, mistakes)
+    draw_mistakes(tmp_path / "mistakes.png", images, mistakes)
 
     drawn[0].draw_without_rendering()
     boxes = [axes.title.get_window_extent() for axes in drawn[0].axes]
@@ -143,18 +140,3 @@ def test_confusion_is_normalized_by_the_actual_class(monkeypatch, tmp_path):
     (rates,) = drawn
     np.testing.assert_array_equal(rates, [[0.75, 0.25], [0.0, 1.0]])
     assert list(rates.index) == list(rates.columns) == ["a", "b"]
-
-
-def test_the_sprite_has_the_images_in_rows_of_twenty(tmp_path):
-    images = np.random.default_rng(0).integers(0, 256, [23, 4, 3, 3], np.uint8)
-
-    plots.write_sprite(tmp_path / "color.png", images)
-    plots.write_sprite(tmp_path / "gray.png", images[..., :1])
-    plots.write_sprite(tmp_path / "empty.png", images[:0])
-
-    color = np.round(255 * imread(tmp_path / "color.png"))
-    assert color.shape == (8, 60, 3)
-    np.testing.assert_array_equal(color[4:, 6:9], images[22])
-    gray = np.round(255 * imread(tmp_path / "gray.png"))
-    np.testing.assert_array_equal(gray[:4, 57:], images[19, ..., 0])
-    assert imread(tmp_path / "empty.png").shape[:2] == (4, 60)

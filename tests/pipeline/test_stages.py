@@ -227,15 +227,23 @@ def test_a_recipe_resumes_with_the_same_bytes(digits, monkeypatch, memory_budget
     assert [(digits / name).read_bytes() for name in names] == expected
 
 
-def test_examples_show_what_augmentation_draws(digits):
-    evaluate.draw_training_images(params.AugmentationParams())
-    plain = imread(digits / "plots/examples.png").shape
+def test_distortions_are_shown_before_the_first_epoch(digits, monkeypatch):
+    picture = digits / "plots/distortions.png"
+    sizes = []
+    save_state = resume.save_state
 
-    evaluate.draw_training_images(params.AugmentationParams(rotation=20.0))
+    def look_and_save(*args):
+        sizes.append(imread(picture).shape[:2])
+        picture.unlink()
+        save_state(*args)
 
-    height, width, _ = imread(digits / "plots/examples.png").shape
-    assert height > 2 * plain[0]
-    assert width > 2 * plain[1]
+    monkeypatch.setattr(resume, "save_state", look_and_save)
+    train.main()
+    write_params(digits, augmentation={"shift": 1.0})
+    train.main()
+
+    # Nine images of 8 x 8 pixels, enlarged; then with eight draws each.
+    assert sizes == [(9 * 56, 56), (9 * 56, 9 * 56)]
 
 
 def test_the_seed_and_the_epoch_decide_the_order(digits, monkeypatch):

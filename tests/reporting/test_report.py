@@ -19,7 +19,7 @@ from made_up import (
 from PIL import Image
 from scipy import stats
 
-from core_mlp.evaluation import plots
+from core_mlp.data import sprites
 from core_mlp.pipeline.errors import InputError
 from core_mlp.reporting import model_card
 from core_mlp.reporting.comparison import compare
@@ -152,7 +152,7 @@ def test_the_page_has_the_same_tables_and_pictures_and_needs_no_network(seeded):
 def test_a_thumbnail_is_the_image_of_its_index(clone, tmp_path):
     base = read_run_in(clone, "main")
     images = np.random.default_rng(0).integers(0, 256, [45, 5, 4, 3], np.uint8)
-    plots.write_sprite(tmp_path / "sprite.png", images)
+    sprites.write_sprite(tmp_path / "sprite.png", images, columns=20)
     mistakes = {7 * n: Mistake(7 * n, "0", "1", 0.5) for n in range(45)}
     run_ = base._replace(
         mistakes=mistakes, sprite=(tmp_path / "sprite.png").read_bytes()

@@ -8,6 +8,7 @@ import tensorflow as tf
 from helpers import ROOT, run
 from scipy import ndimage
 
+from core_mlp.pipeline.params import AugmentationParams
 from core_mlp.training import augmentation
 
 IMAGES = tf.constant(np.random.default_rng(0).random([6, 9, 7, 3]), tf.float32)
@@ -103,15 +104,22 @@ def test_the_elastic_field_has_variance_one_and_is_smooth(smoothness):
     assert neighbors == pytest.approx(expected, abs=0.15)
 
 
-def test_the_grid_has_each_image_and_eight_draws():
+def test_the_rows_have_each_image_and_eight_draws():
     images = np.random.default_rng(0).integers(0, 256, [3, 8, 8, 1], np.uint8)
 
-    grid, titles = augmentation.add_draws(images, ["a", "b", "c"], {"rotation": 90.0})
+    rows = augmentation.draw_rows(images, AugmentationParams(rotation=90.0))
 
-    assert grid.shape == (27, 8, 8, 1)
-    np.testing.assert_array_equal(grid[::9], images)
-    assert titles[::9] == ["a", "b", "c"]
-    assert len({image.tobytes() for image in grid}) == 27
+    assert rows.shape == (3, 9, 8, 8, 1)
+    np.testing.assert_array_equal(rows[:, 0], images)
+    assert len({image.tobytes() for row in rows for image in row}) == 27
+
+
+def test_without_distortions_the_rows_have_the_images_alone():
+    images = np.random.default_rng(0).integers(0, 256, [3, 8, 8, 1], np.uint8)
+
+    rows = augmentation.draw_rows(images, AugmentationParams())
+
+    np.testing.assert_array_equal(rows, images[:, np.newaxis])
 
 
 @pytest.mark.slow

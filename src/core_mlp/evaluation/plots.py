@@ -15,16 +15,10 @@ from PIL import Image
 
 from core_mlp.pipeline.files import atomic_output
 from core_mlp.pipeline.text import visible
-from core_mlp.results.evaluate import Mistake
 
 DPI = 120
 NUM_EXAMPLES = 9
-NUM_MISTAKES = 25
 TITLE_WIDTH = 20  # Characters above an image.
-SPRITE_COLUMNS = 20
-MAX_SPRITE_IMAGES = 500
-# Of a sprite's pixels; a PNG is hardly larger. Larger images are scaled down.
-MAX_SPRITE_BYTES = 900_000
 MAX_TITLE_LINES = 3
 MAX_TITLE = 100
 # Of a figure; a larger one gets a palette.
@@ -72,55 +66,6 @@ def draw_examples(
         lines = [wrap_title(line) for line in text.split("\n")]
         axes.set_title("\n".join(lines), fontsize="small")
     save_figure(path, figure)
-
-
-def draw_mistakes(path: Path, images: np.ndarray, mistakes: Sequence[Mistake]) -> None:
-    """Draws the misclassified of `[N, H, W, C]` images with the highest confidence."""
-    by_confidence = sorted(mistakes, key=lambda mistake: -mistake.confidence)
-    shown = by_confidence[:NUM_MISTAKES]
-    titles = [
-        f"{mistake.label} predicted as {mistake.predicted}\n"
-        + _format_confidence(mistake.confidence)
-        for mistake in shown
-    ]
-    draw_examples(
-        path,
-        images[[mistake.index for mistake in shown]],
-        titles,
-        title=f"Most confident mistakes ({len(shown)} of {len(mistakes)})",
-    )
-
-
-def _format_confidence(confidence: float) -> str:
-    return "over 99.99%" if confidence > 0.9999 else f"{confidence:.2%}"
-
-
-def write_sprite(path: Path, images: np.ndarray) -> None:
-    """Writes the first `[N, H, W, C]` uint8 images as one PNG, SPRITE_COLUMNS in a row.
-
-    The report cuts its thumbnails from it, since Git does not have the data.
-    """
-    images = _fit_sprite(images[:MAX_SPRITE_IMAGES])
-    count, height, width, channels = images.shape
-    rows = max(1, math.ceil(count / SPRITE_COLUMNS))
-    sprite = np.zeros([rows * SPRITE_COLUMNS, height, width, channels], np.uint8)
-    sprite[:count] = images
-    sprite = sprite.reshape(rows, SPRITE_COLUMNS, height, width, channels)
-    sprite = sprite.swapaxes(1, 2).reshape(rows * height, -1, channels)
-    picture = Image.fromarray(sprite.squeeze(axis=2) if channels == 1 else sprite)
-    with atomic_output(path) as partial:
-        picture.save(partial, optimize=True)
-
-
-def _fit_sprite(images: np.ndarray) -> np.ndarray:
-    """Scales `[N, H, W, C]` uint8 images down so that a sprite of them is small."""
-    scale = math.sqrt(MAX_SPRITE_BYTES / max(1, images.nbytes))
-    if scale >= 1.0:
-        return images
-    height, width = (max(1, int(scale * size)) for size in images.shape[1:3])
-    pictures = [Image.fromarray(image.squeeze()) for image in images]
-    scaled = [np.asarray(picture.resize((width, height))) for picture in pictures]
-    return np.stack(scaled).reshape(len(images), height, width, -1)
 
 
 def wrap_title(text: str) -> str:

@@ -97,14 +97,8 @@ class ExportParams(StageParams):
     quantize: bool = True
 
 
-class EvaluateParams(StageParams):
-    """Parameters of the evaluate stage, which shows what augmentation does."""
-
-    augmentation: AugmentationParams = AugmentationParams()
-
-
-class Params(EvaluateParams, ExportParams, TrainParams, PreprocessParams, FetchParams):
-    """Every key of params.yaml."""
+class Params(ExportParams, TrainParams, PreprocessParams, FetchParams):
+    """Every key of params.yaml. Evaluate has no parameters."""
 
 
 Stage = TypeVar("Stage", bound=StageParams)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from core_mlp.data.sprites import MAX_MISTAKES, MISTAKE_COLUMNS
 from core_mlp.evaluation.metrics import CONFIDENCE_LEVEL
-from core_mlp.evaluation.plots import MAX_SPRITE_IMAGES, SPRITE_COLUMNS
 from core_mlp.pipeline.files import write_text
 from core_mlp.pipeline.text import visible
 from core_mlp.reporting import document, gate, model_card
@@ -262,13 +262,13 @@ def _all_confusions(base: Run, head: Run) -> dict[tuple[str, str], int]:
 def thumbnail(run: Run, index: int) -> str:
     """Returns a misclassified image for a page, cut from the run's sprite, if there."""
     number = list(run.mistakes).index(index)
-    if run.sprite is None or number >= MAX_SPRITE_IMAGES:
+    if run.sprite is None or number >= MAX_MISTAKES:
         return ""
     sprite = Image.open(io.BytesIO(run.sprite))
-    width = sprite.width // SPRITE_COLUMNS
-    num_rows = math.ceil(min(len(run.mistakes), MAX_SPRITE_IMAGES) / SPRITE_COLUMNS)
+    width = sprite.width // MISTAKE_COLUMNS
+    num_rows = math.ceil(min(len(run.mistakes), MAX_MISTAKES) / MISTAKE_COLUMNS)
     height = sprite.height // num_rows
-    left, top = width * (number % SPRITE_COLUMNS), height * (number // SPRITE_COLUMNS)
+    left, top = width * (number % MISTAKE_COLUMNS), height * (number // MISTAKE_COLUMNS)
     file = io.BytesIO()
     sprite.crop((left, top, left + width, top + height)).save(file, "png")
     return document.picture(file.getvalue())

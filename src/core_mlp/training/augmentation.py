@@ -1,11 +1,12 @@
 """Random distortions of training images, drawn inside the compiled epoch."""
 
 import math
-from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 import tensorflow as tf
+
+from core_mlp.pipeline.params import AugmentationParams
 
 # XLA draws it ten times as fast on a CPU as the default, Philox; it needs XLA.
 RANDOM_ALGORITHM = "threefry"
@@ -28,7 +29,7 @@ def augment(
 
     An image is rotated, scaled, sheared and shifted about its center, displaced by an
     elastic field (white noise, blurred), and flipped in half of the cases. Pixels are
-    interpolated bilinearly; outside of the image, the nearest pixel counts.
+    interpolated bilinearly; outside the image, the nearest pixel is used.
 
     Args:
       images: `[B, H, W, C]` float32; the shape is static.
@@ -129,15 +130,22 @@ def interpolate(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     return (1.0 - weight_y) * rows[0] + weight_y * rows[1]
 
 
-def add_draws(
-    images: np.ndarray, titles: Sequence[str], strengths: dict[str, float]
-) -> tuple[np.ndarray, list[str]]:
-    """Puts eight distortions beside each of `[N, H, W, C]` uint8 images, to look at."""
+def draw_rows(images: np.ndarray, augmentation: AugmentationParams) -> np.ndarray:
+    """Puts eight distortions beside each image, to look at; none if they are off.
+
+    Args:
+      images: `[N, H, W, C]` uint8.
+      augmentation: Strengths of the distortions.
+
+    Returns:
+      `[N, 9, H, W, C]` uint8, or `[N, 1, H, W, C]` without distortions.
+    """
+    rows = images[:, np.newaxis]
+    if not augmentation.is_on:
+        return rows
     repeated = tf.cast(np.repeat(images, NUM_DRAWS, axis=0), tf.float32)
     compiled = tf.function(augment, jit_compile=True)
-    draws = compiled(repeated, tf.constant([0, 0]), **strengths)
-    draws = np.round(draws).astype(np.uint8).reshape(-1, NUM_DRAWS, *images.shape[1:])
-    grid = np.concatenate([images[:, np.newaxis], draws], axis=1)
-    empty = [""] * NUM_DRAWS
-    all_titles = [text for title in titles for text in (title, *empty)]
-    return grid.reshape(-1, *images.shape[1:]), all_titles
+    draws = compiled(repeated, tf.constant([0, 0]), **augmentation.model_dump())
+    draws = np.round(draws).astype(np.uint8)
+    draws = draws.reshape(len(images), NUM_DRAWS, *images.shape[1:])
+    return np.concatenate([rows, draws], axis=1)
