@@ -1,10 +1,10 @@
-# The lock file that .venv is made from: that which the stages in dvc.yaml depend on.
+# The lock file that .venv is made from: the one that the stages in dvc.yaml depend on.
 USED := $(shell sed -n 's/^- requirements: *//p' dvc.yaml)
 LOCK := $(or $(USED),requirements.lock)
 BIN := .venv/bin
 # The commands in dvc.yaml find `python` on the path.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# Other packages than those in .venv, or no stages.
+# These would add packages from outside .venv, or hide the stages.
 unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH
 
 .PHONY: help setup setup-dev repro test test-slow report gate seeds same bench lint lock
@@ -16,7 +16,7 @@ help:
 	@echo 'make report     compare with another revision: make report BASE=main'
 	@echo 'make gate       the same, and fail if a rule of gate.yaml fails'
 	@echo 'make seeds      train with the seeds 1 to N: make seeds N=20'
-	@echo 'make same       tell which outputs differ from a revision: make same BASE=main'
+	@echo 'make same       list the outputs that differ from a revision: make same BASE=main'
 	@echo 'make bench      time our epoch against other frameworks'
 	@echo 'make setup      set up .venv; with GPU packages: make setup LOCK=requirements-gpu.lock'
 	@echo 'make setup-dev  the same, with what tests, linting and demo need'
@@ -55,8 +55,8 @@ lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# A stamp's name has the content of its lock file: another lock is installed, the same one
-# is not installed twice.
+# A stamp is named after the hash of its lock file: a changed lock is installed, the same
+# one is not installed twice.
 DEV_LOCK := requirements-dev.lock
 STAMP := .venv/installed-$(shell git hash-object $(LOCK))
 DEV_STAMP := .venv/added-$(shell git hash-object $(DEV_LOCK))
@@ -82,8 +82,8 @@ $(DEV_STAMP): $(STAMP)
 	$(BIN)/dvc config --local plots.html_template plots_page.html
 
 # Versions stay as they are in the present files, except for those that UPGRADE names:
-# make lock UPGRADE='--upgrade-package ruff'. All are found at once, and each file is a
-# part of that, so that they agree.
+# make lock UPGRADE='--upgrade-package ruff'. All are resolved at once, and each file is
+# a part of the result, so that they agree.
 NEW := .venv/locks
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal \
   --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'

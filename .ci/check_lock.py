@@ -1,11 +1,11 @@
-"""Checks of dvc.lock for CI.
+"""Checks dvc.lock in CI.
 
     python .ci/check_lock.py [--after-run]
 
-Before a run: dvc.lock describes the committed code, parameters, metrics and plots. That
-needs no data: an output that was not pulled is not a change. After a run: the data
-stages gave the committed bytes; those of the weights may differ between machines, which
-is printed.
+Before a run, dvc.lock must describe the committed code, parameters, metrics and plots.
+This needs no data: an output that was not pulled does not count as a change. After a
+run, the data stages must have given the committed bytes; other changes are only
+printed, since the weights may differ between machines.
 """
 
 import json
@@ -74,14 +74,8 @@ def check_data() -> None:
     """Exits with an error if a data stage gave other bytes than in Git's HEAD."""
     command = ["git", "show", f"HEAD:{LOCK}"]
     committed = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
-    old, new = (
-        {
-            (name, out["path"]): out["md5"]
-            for name, stage in yaml.safe_load(text)["stages"].items()
-            for out in stage.get("outs", [])
-        }
-        for text in (committed, LOCK.read_text("utf-8"))
-    )
+    old = _outputs(committed)
+    new = _outputs(LOCK.read_bytes())
     changed = [key for key in old.keys() | new.keys() if old.get(key) != new.get(key)]
     for stage, path in sorted(changed):
         md5s = f"{old.get((stage, path))} -> {new.get((stage, path))}"
@@ -91,5 +85,17 @@ def check_data() -> None:
     print(f"The data stages gave the bytes in {LOCK}")
 
 
+def _outputs(lock: bytes) -> dict[tuple[str, str], str]:
+    """Returns the MD5 of each output, by stage and path."""
+    return {
+        (name, out["path"]): out["md5"]
+        for name, stage in yaml.safe_load(lock)["stages"].items()
+        for out in stage.get("outs", [])
+    }
+
+
 if __name__ == "__main__":
-    check_data() if "--after-run" in sys.argv else check_status()
+    if "--after-run" in sys.argv:
+        check_data()
+    else:
+        check_status()

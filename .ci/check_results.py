@@ -1,11 +1,11 @@
-"""Check of metrics/ and plots/ for CI, after the evaluation was done again.
+"""Checks metrics/ and plots/ in CI, after the evaluation was repeated.
 
     python .ci/check_results.py [--pulled]
 
-They have to be those in Git's HEAD to the byte. There are two exceptions. Another kind
-of processor trains other weights: then the metrics may differ by the noise of training,
-and what the data stages draw not at all. And with --pulled, the weights are from a DVC
-remote: then another kind of processor may round otherwise.
+They must equal those in Git's HEAD byte for byte, with two exceptions. Another kind of
+processor trains different weights: then the metrics may differ by the noise of
+training, but the plots of the data stages must not differ. With --pulled, the weights
+are from a DVC remote: then another kind of processor may round differently.
 """
 
 import csv
@@ -24,7 +24,8 @@ import yaml
 LOCK = Path("dvc.lock")
 FOLDERS = ("metrics", "plots")
 TRAINED_STAGES = ("train", "export", "evaluate")
-# Of the difference between two runs: chance exceeds it once in a million comparisons.
+# Allowed difference between two runs, in its standard deviations: chance exceeds it
+# once in a million comparisons.
 NUM_DEVIATIONS = 5
 # Less than one image in 10,000.
 ROUNDING = 5e-5
@@ -35,8 +36,8 @@ class Noise(NamedTuple):
     """Standard deviations of the metrics of one run.
 
     Attributes:
-      of_seeds: Those that metrics/seeds.json has.
-      num_images: Size of the test split, which gives those that it does not have.
+      of_seeds: Those in metrics/seeds.json.
+      num_images: Size of the test split, from which the others are computed.
     """
 
     of_seeds: dict[str, float]
@@ -57,7 +58,7 @@ class Noise(NamedTuple):
 
         Args:
           name: A key of metrics.
-          metrics: All of one file.
+          metrics: All metrics of one file.
         """
         if self.of_seeds.get(name):
             deviation, source = self.of_seeds[name], "metrics/seeds.json"
@@ -66,8 +67,8 @@ class Noise(NamedTuple):
             accuracy = metrics.get(name.replace("_loss", "_accuracy"))
             if kind not in ("accuracy", "loss") or accuracy is None:
                 return None
-            # Binomial; a loss varies about as the number of mistakes does. Neither none
-            # nor only mistakes count as no noise.
+            # Binomial; a loss varies about as much as the number of mistakes. There is
+            # noise even if no image, or every image, is a mistake.
             mistakes = self.num_images * (1 - accuracy)
             mistakes = min(max(1.0, mistakes), self.num_images - 1)
             if kind == "loss":
@@ -81,8 +82,8 @@ class Noise(NamedTuple):
 
 
 def committed(path: str) -> bytes | None:
-    """Returns a file of Git's HEAD, if it is there."""
-    # "./": relative to this folder, which may lie in a larger repository.
+    """Returns a file of Git's HEAD, or None if it is not there."""
+    # "./" makes it relative to this folder, which may be part of a larger repository.
     result = subprocess.run(["git", "show", f"HEAD:./{path}"], capture_output=True)
     return result.stdout if result.returncode == 0 else None
 
@@ -133,23 +134,29 @@ def is_rounding(path: str, old: bytes, new: bytes) -> bool:
     """
     if path.endswith(".png"):
         return True
-    texts = old.decode("utf-8"), new.decode("utf-8")
-    before, after = ([float(x) for x in NUMBER.findall(text)] for text in texts)
-    return NUMBER.sub("", texts[0]) == NUMBER.sub("", texts[1]) and all(
+    old_text = old.decode("utf-8")
+    new_text = new.decode("utf-8")
+    if NUMBER.sub("", old_text) != NUMBER.sub("", new_text):
+        return False
+    old_numbers = [float(number) for number in NUMBER.findall(old_text)]
+    new_numbers = [float(number) for number in NUMBER.findall(new_text)]
+    return all(
         math.isclose(a, b, rel_tol=ROUNDING, abs_tol=2e-6)
-        for a, b in zip(before, after, strict=True)
+        for a, b in zip(old_numbers, new_numbers, strict=True)
     )
 
 
+def weights_of(stages: dict) -> str:
+    """Returns the MD5 of the trained weights."""
+    outs = {out["path"]: out["md5"] for out in stages["train"]["outs"]}
+    return outs["models/checkpoint"]
+
+
 def find_problems(stages_in_head: dict, stages: dict, pulled: bool) -> Iterator[str]:
-    """Yields a line for each file, or metric, that differs though it should not."""
-    weights = [
-        {o["path"]: o["md5"] for o in lock["train"]["outs"]}["models/checkpoint"]
-        for lock in (stages_in_head, stages)
-    ]
-    same_weights = weights[0] == weights[1]
+    """Yields a line for each file, or metric, that differs although it should not."""
+    same_weights = weights_of(stages_in_head) == weights_of(stages)
     if not same_weights:
-        print("This processor trained other weights: metrics are compared as of seeds")
+        print("This processor trained other weights: compares metrics as between seeds")
     trained = {o["path"] for s in TRAINED_STAGES for o in stages[s].get("outs", [])}
     noise = Noise.read()
     for path in result_files():

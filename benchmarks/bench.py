@@ -3,9 +3,9 @@
 Every contender has its own process, which waits while another one is timed. In each
 round every contender trains for about five seconds, at least one epoch. The first round
 is a warm-up. A ratio is the median of the rounds' ratios, so that a slow phase of the
-machine affects both of its numbers; the range is that of the rounds. Contenders that
+machine affects both of its numbers; the range is over the rounds. Contenders that
 are not installed are omitted. Run it with `make bench`; `--summary` prints the tables
-of the calls in results/ again.
+of earlier calls again.
 """
 
 import argparse
@@ -119,8 +119,9 @@ def main() -> None:
 
 
 def describe_machine() -> dict[str, object]:
-    """Returns what the numbers depend on."""
-    cpu, facts = platform.processor(), {}
+    """Returns the processor and packages, on which the numbers depend."""
+    cpu = platform.processor()
+    facts = {}
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         facts = dict(
@@ -142,7 +143,7 @@ def time_in_turns(entries: dict[str, tuple], rounds: int) -> dict[str, list[floa
     pipes = {}
     for name, (function, setting, _) in entries.items():
         pipes[name], end = context.Pipe()
-        # Not daemons, which may have no processes of their own.
+        # Not daemons, which may not start processes of their own.
         context.Process(target=serve, args=(function, setting, end)).start()
         end.close()
     rates = {name: [] for name in entries}

@@ -34,8 +34,8 @@ class Setting(NamedTuple):
       batch_size: Images per step.
       hidden_sizes: Units of each hidden layer.
       precision: Type of the factors of matrix products.
-      is_augmented: Whether the images are distorted, by rotation, scale, shear and
-        shift, which every contender has.
+      is_augmented: Whether the images are distorted by rotation, scale, shear and
+        shift, which every contender supports.
       image_shape: Height, width and channels of the PNGs, for those that read folders.
     """
 
@@ -48,7 +48,7 @@ class Setting(NamedTuple):
 
     @property
     def layer_sizes(self) -> list[int]:
-        """Features in, units of each layer."""
+        """Number of input features, then the units of each layer."""
         return [784, *self.hidden_sizes, NUM_CLASSES]
 
     @property
@@ -82,7 +82,7 @@ def time_epochs(setting: Setting, run_epoch: Callable[[], None]) -> Iterator[flo
 
 
 def ours(setting: Setting) -> Iterator[float]:
-    """Yields the rates that the train stage reports, of images in memory."""
+    """Yields the rates that the train stage reports, for images in memory."""
     import tensorflow as tf
 
     from core_mlp.training.input_pipeline import Chunk, epoch_permutation
@@ -97,7 +97,7 @@ def ours(setting: Setting) -> Iterator[float]:
 
 
 def ours_streaming(setting: Setting) -> Iterator[float]:
-    """Yields the rates where the images do not fit the memory budget."""
+    """Yields the rates for images that do not fit into the memory budget."""
     from core_mlp.pipeline.metadata import SplitInfo
     from core_mlp.pipeline.params import TrainParams
     from core_mlp.training.input_pipeline import epoch_data
@@ -377,7 +377,7 @@ def ours_folder(setting: Setting) -> Iterator[float]:
     from core_mlp.data import arrays
     from core_mlp.sources import folders, listing
 
-    # As in the stage; this process was itself spawned, and would spawn its workers.
+    # As in the stage. This process was itself spawned, so it would spawn its workers.
     multiprocessing.set_start_method("fork", force=True)
     folder = image_folder(setting)
 

@@ -1,4 +1,4 @@
-"""Times one and two workers on a core each, and the all-reduce alone.
+"""Times one and two workers with one core each, and the all-reduce alone.
 
 Writes results/DATE-distribution.json: images/s of each epoch after the first, and
 milliseconds of an all-reduce of all gradients. `--model` prints, from the medians of

@@ -1,10 +1,10 @@
 """TensorFlow's guide as a script: what the pipeline is measured against.
 
 It does what the notebook does, in the notebook's way: batches from TFDS taken by
-Python, the forward pass in a `tf.function`, gradients and an Adam of loose operations
+Python, the forward pass in a `tf.function`, gradients and an Adam of single operations
 in eager mode, figures, the export and its evaluation. `bench.py` times its loop. Run
-as a script it goes from the prepared dataset to the confusion matrix, in a temporary
-folder; without one it has TFDS prepare MNIST first, from the archives of this
+as a script, it goes from the prepared dataset to the confusion matrix, in a temporary
+folder. If MNIST is not prepared yet, TFDS first prepares it from the archives of this
 repository:
 
     python benchmarks/guide.py

@@ -1,6 +1,6 @@
-"""Times the ways of asking the model: latency, throughput, size and memory.
+"""Times the ways to use the model: latency, throughput, size and memory.
 
-Each way has its own process, since memory is that of the process. Needs the models of
+Each way has its own process, since memory is measured per process. Needs the models of
 `dvc repro`. Run it with `make bench`, or `bench.py --only serving`.
 """
 

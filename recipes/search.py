@@ -24,9 +24,10 @@ def main() -> None:
     name, *settings = sys.argv[1:]
     params = yaml.safe_load((ROOT / "params.yaml").read_text("utf-8"))
     for setting in settings:
-        key, value = setting.split("=")
-        *group, key = key.split(".")
-        (params[group[0]] if group else params)[key] = yaml.safe_load(value)
+        path, value = setting.split("=")
+        *groups, key = path.split(".")
+        values = params[groups[0]] if groups else params
+        values[key] = yaml.safe_load(value)
     with TemporaryDirectory() as folder:
         Path(folder, "data").symlink_to(ROOT / "data")
         Path(folder, "params.yaml").write_text(yaml.safe_dump(params))
@@ -36,7 +37,8 @@ def main() -> None:
         subprocess.run(command, cwd=folder, env=environment, check=True)
         seconds = time.monotonic() - start
         metrics = json.loads(Path(folder, "metrics/train.json").read_text())
-    accuracy, loss = (metrics[f"validation_{key}"] for key in ("accuracy", "loss"))
+    accuracy = metrics["validation_accuracy"]
+    loss = metrics["validation_loss"]
     with RESULTS.open("a") as file:
         row = f"{name},{accuracy:.4f},{loss:.4f},{seconds:.0f},{' '.join(settings)}"
         file.write(f"{row}\n")

@@ -34,7 +34,7 @@ def main() -> None:
 def read_dataset(
     p: params.FetchParams, scratch_dir: Path
 ) -> Iterator[tuple[str, SplitInfo, arrays.Batches]]:
-    """Returns each split of a folder or of a TFDS dataset, metadata and batches."""
+    """Returns each split of a folder or TFDS dataset, with metadata and batches."""
     images = folders.find_images(listing.list_folder(SOURCE, p.dataset))
     if images:
         return folders.read_splits(images, p.dataset, p.image_size, p.channels)

@@ -42,7 +42,7 @@ def main() -> None:
         optimizer = build_optimizer(
             models.trained, models.evaluated, p, info.num_examples
         )
-        # What is saved. The averages of the weights are the optimizer's.
+        # What is saved; the averages of the weights are saved with the optimizer.
         modules = [models.trained, optimizer]
         if p.patience:
             modules.append(models.kept)

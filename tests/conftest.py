@@ -16,7 +16,7 @@ import stages  # noqa: F401  # isort: skip
 # TFDS reads this when it is imported: the tests prepare their own datasets.
 TFDS_DIR = tempfile.TemporaryDirectory()
 os.environ["TFDS_DATA_DIR"] = TFDS_DIR.name
-# The saved state of the user's own training runs is left alone.
+# Leaves the saved state of the user's own training runs alone.
 STATE_DIR = tempfile.TemporaryDirectory()
 os.environ["CORE_MLP_STATE_DIR"] = STATE_DIR.name
 
@@ -48,7 +48,7 @@ def pytest_unconfigure(config):
 def pytest_collection_modifyitems(items):
     """Starts the longest files first, so that both workers end at about the same time.
 
-    The second one needs no pipeline, which the first one is still making.
+    The second one needs no pipeline, which the first one is still running.
     """
     longest = ["run_cache", "contributing", "experiments", "faults", "report"]
     order = {f"test_{name}.py": rank for rank, name in enumerate(longest)}
@@ -100,7 +100,7 @@ def pipeline(tmp_path_factory):
     """A repository in which the pipeline has run on sklearn_digits."""
     own = tmp_path_factory.getbasetemp()
     shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    # The first worker makes it, each has a copy.
+    # The first worker makes it; each worker has a copy.
     with FileLock(shared / "pipeline.lock"):
         if not (shared / "pipeline").exists():
             make_pipeline(tmp_path_factory.mktemp("made")).rename(shared / "pipeline")
@@ -109,7 +109,7 @@ def pipeline(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def digit_model():
-    """The repository's own model, if it is one of MNIST's digits that is any good."""
+    """The repository's own model, if it is a good one and of MNIST's digits."""
     from core_mlp.serving.predict import load_model
 
     folder, evaluated = ROOT / "models/saved_model", ROOT / "metrics/evaluate.json"
@@ -126,9 +126,9 @@ def digit_model():
 def make_pipeline(folder: Path) -> Path:
     """Runs the pipeline in a copy of the repository, and commits the results."""
     copy_repository(folder)
-    (folder / "metrics/seeds.json").unlink(missing_ok=True)  # Of other settings.
+    (folder / "metrics/seeds.json").unlink(missing_ok=True)  # From other settings.
     write_params(folder)
-    # Not all: the names in a SavedModel depend on what the process has run before.
+    # Not all stages: names in a SavedModel depend on what the process ran before.
     names = ("fetch", "preprocess", "train")
     run_stages(folder, *names)
     run("dvc", "commit", "--quiet", "--force", *names, cwd=folder)
@@ -139,7 +139,7 @@ def make_pipeline(folder: Path) -> Path:
 
 @pytest.fixture
 def workspace(pipeline):
-    """The same repository, brought back to its commit after the test."""
+    """The same repository, reset to its commit after the test."""
     yield pipeline
     run("git", "reset", "--quiet", "--hard", cwd=pipeline)
     run("git", "clean", "--quiet", "--force", "-d", cwd=pipeline)

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 TEST_PARAMS = Path(__file__).parent / "params.yaml"
 STAGES = ("fetch", "preprocess", "train", "export", "evaluate")
 
-# The environment's commands first, and an identity for Git where there is none.
+# The environment's commands are first; Git gets an identity, which may be missing.
 ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "GIT_AUTHOR_NAME": "Test",
@@ -35,9 +35,9 @@ ENVIRONMENT = {
 
 
 def write_params(folder: Path, **changes) -> None:
-    """Writes a params.yaml of the tests' own values, with some changed.
+    """Writes a params.yaml with the tests' own values, some of them changed.
 
-    A parameter that the tests do not know has its default.
+    A parameter that the tests do not set gets its default.
     """
     values = Params(**yaml.safe_load(TEST_PARAMS.read_text())).model_dump()
     assert changes.keys() <= values.keys()
@@ -53,7 +53,7 @@ def train_params(**changes) -> TrainParams:
 
 
 def with_one_other_value(stage_params):
-    """Yields copies of a stage's parameters; in each, another one has another value."""
+    """Yields copies of a stage's parameters, each with one value changed."""
     for key, value in stage_params.model_dump().items():
         for candidate in (0.5, 7, "bfloat16", "cosine", "mnist", [9], {"shift": 1.0}):
             changed = stage_params.model_dump() | {key: candidate}
@@ -75,7 +75,7 @@ def run_stages(folder: Path, *names: str) -> None:
 
 
 def start(*command: str, cwd: Path, **environment: str) -> subprocess.Popen:
-    """Starts a command; `stdout` has what it prints on both streams."""
+    """Starts a command; its `stdout` also carries what it prints to stderr."""
     return subprocess.Popen(
         command,
         cwd=cwd,
@@ -126,7 +126,7 @@ def core_mlp(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
         try:
             cli.main()
             code = 0
-        except SystemExit as ended:  # With a message, as Python ends: 1.
+        except SystemExit as ended:  # With a message, Python exits with 1.
             code = ended.code or 0
             if isinstance(code, str):
                 print(code)
@@ -159,7 +159,7 @@ def stages_run(output: str) -> list[str]:
     return re.findall(r"Running stage '(\w+)'", output)
 
 
-# The pen's way for each digit: columns and rows in percent.
+# The path of the pen for each digit: columns and rows in percent.
 STROKES = {
     0: "50,0 80,9 95,35 95,65 80,91 50,100 20,91 5,65 5,35 20,9 50,0",
     1: "50,0 50,100",

@@ -46,7 +46,7 @@ PRELOADED = (
 )
 POLL_SECONDS = 0.02
 MAX_REQUEST = 2**20
-# The stand-in for a command: hands over what it was started with, and waits.
+# Stands in for a command: passes on what it was started with, and waits.
 STAND_IN = """\
 #!{python} -IS
 import json, os, socket, sys
@@ -66,7 +66,7 @@ sys.exit(int(server.recv(16) or b"1"))
 
 
 class Server:
-    """The process that is forked. Its commands are in `folder`."""
+    """The process that is forked; its commands are in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         """Starts it; commands wait until it has imported everything."""
@@ -100,7 +100,7 @@ class Server:
 def serve(listener: socket.socket) -> list:
     """Forks a process for each request; returns the request in that process."""
     parent = os.getppid()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # None is waited for here.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Children are not waited for here.
     while os.getppid() == parent:
         if not select.select([listener], [], [], 1.0)[0]:
             continue
@@ -179,7 +179,7 @@ if __name__ == "__main__":
     listening = socket.socket(fileno=int(sys.argv[1]))
     for name in PRELOADED:
         __import__(name)
-    # Otherwise each fork would copy what the garbage collector looks at.
+    # Otherwise each fork would copy what the garbage collector touches.
     gc.collect()
     gc.freeze()
     request = serve(listening)
@@ -195,7 +195,7 @@ if __name__ == "__main__":
     except BaseException:
         traceback.print_exc()
         code = 1
-    # What Python does at its end, but for freeing all objects one by one.
+    # What Python does when it exits, except for freeing all objects one by one.
     threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()

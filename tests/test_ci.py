@@ -1,4 +1,4 @@
-"""CI: checks of dvc.lock, of metrics and plots, and the workflow."""
+"""CI: the checks of dvc.lock, metrics and plots, and the workflow."""
 
 import hashlib
 import json
@@ -120,7 +120,7 @@ def with_metrics(**changes):
 
 @pytest.fixture
 def fresh(clone, tmp_path):
-    """Another clone for one test, in which the results are those that a run gives."""
+    """Another clone, for one test, with the results that a run gives."""
     return shutil.copytree(clone, tmp_path / "fresh")
 
 
@@ -154,7 +154,7 @@ def test_results_that_the_evaluation_gives_again_pass(fresh):
 )
 def test_a_forged_result_is_found_although_dvc_lock_agrees(fresh, path, stage, edit):
     true = forge(fresh, path, edit, stage)
-    # As the stage would write it again.
+    # Formatted as the stage would write it.
     (fresh / path).write_bytes(true.encode())
 
     result = check_results(fresh)
@@ -176,7 +176,7 @@ def test_evaluating_again_finds_a_forged_result_and_restores_a_true_one(
     assert check_results(folder).returncode == 0
 
     forge(folder, "metrics/evaluate.json", with_metrics(test_accuracy=0.99))
-    assert check_results(folder).returncode == 0  # Without another evaluation.
+    assert check_results(folder).returncode == 0  # Without evaluating again.
     run(*command.split(), cwd=folder)
 
     result = check_results(folder)
@@ -198,7 +198,7 @@ def test_results_that_only_one_side_has_are_found(fresh):
 
 
 def train_other_weights(folder, **metrics):
-    """Changes what another kind of processor would: weights and metrics."""
+    """Changes what another kind of processor would change: weights and metrics."""
     lock = folder / "dvc.lock"
     document = yaml.safe_load(lock.read_text())
     for out in document["stages"]["train"]["outs"]:

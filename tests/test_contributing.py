@@ -1,4 +1,4 @@
-"""The recipes of CONTRIBUTING.md, applied to a copy, leave the tests green."""
+"""The recipes of CONTRIBUTING.md, applied to a copy, keep the tests green."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import yaml
 from helpers import ROOT, commit_all, copy_repository, run, stages_run, write_params
 
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
-# Code by the first line's comment: a file, perhaps with a place in it.
+# Code, by the comment in its first line: a file, perhaps with a place in it.
 BLOCKS = dict(re.findall(r"```(?:python|yaml)\n# ([^\n]+)\n(.*?)```", TEXT, re.S))
 PARAMETER = BLOCKS["dvc.yaml: under params of the stage"]
 STAGE = BLOCKS["dvc.yaml: under stages"]

@@ -1,4 +1,4 @@
-"""The set-up of .venv, with stand-ins for Python, pip and uv, and the lock files."""
+"""The setup of .venv, with stand-ins for Python, pip and uv, and the lock files."""
 
 import re
 import shutil
@@ -14,7 +14,7 @@ FILES = (
     "requirements-dev.lock",
     "requirements-gpu.lock",
 )
-# Stands for Python, pip and uv: logs how it was called, and makes a .venv of itself.
+# Stands in for Python, pip and uv: logs how it was called, and makes a .venv of itself.
 STAND_IN = r"""#!/bin/sh
 echo "$(basename "$0") $*" >> "$LOG"
 env | grep -E '^(UV_|PIP_|PYTHON|SSL_)' | sort > "$LOG.environment"
@@ -40,7 +40,7 @@ def plain(tmp_path):
 
 
 def make_project(folder):
-    """Makes a folder with what the set-up reads, and `python` in a folder beside it."""
+    """Makes a folder with what the setup reads, and `python` in a folder beside it."""
     (folder / ".ci").mkdir(parents=True)
     for name in FILES:
         shutil.copy(ROOT / name, folder)
@@ -54,7 +54,7 @@ def make_project(folder):
 
 
 def make(folder, *arguments, **environment):
-    """Runs make; returns its result and which packages were installed by what."""
+    """Runs make; returns its result and what installed which packages."""
     log = folder.parent / "log"
     log.write_text("")
     environment = {
@@ -203,7 +203,7 @@ def test_an_inherited_environment_does_not_change_what_is_installed(plain):
     assert passed.keys() & foreign.keys() == set()
     assert passed["UV_CACHE_DIR"] == "/cache"
     assert passed["PIP_INDEX_URL"] == "https://a"
-    # In the pip.conf of a user it may be true, which no .venv allows.
+    # A user's pip.conf may set it to true, which no .venv allows.
     assert passed["PIP_USER"] == "0"
 
 
@@ -283,7 +283,7 @@ def test_the_lock_files_agree():
     base, dev, gpu = map(versions, FILES[2:])
 
     assert base <= gpu
-    # A package is in both where it is needed on more platforms for development.
+    # A package is in both if development needs it on more platforms.
     shared = {name for name, _ in base} & {name for name, _ in dev}
     assert {pin for pin in dev if pin[0] in shared} <= base
 

@@ -1,4 +1,4 @@
-"""How often report and gate are wrong, from real training runs.
+"""Measures on real training runs how often report and gate are wrong.
 
     python benchmarks/noise/noise.py
 
@@ -45,7 +45,7 @@ def compare(old: list, new: list) -> Comparison:
 
 
 def error_rates(runs: list, sizes: tuple[int, int], rules: gate.Gate) -> dict:
-    """Splits seeds of one setting at random in two sides, again and again."""
+    """Splits seeds of one setting into two random sides, again and again."""
     rng = np.random.default_rng(0)
     counts = dict.fromkeys(
         ["better or worse", "equivalent", "not decided", "a class significant"], 0
@@ -72,7 +72,7 @@ def error_rates(runs: list, sizes: tuple[int, int], rules: gate.Gate) -> dict:
 
 
 def unequal_spread(old: int, new: int, ratio: float, margin: float) -> dict:
-    """Simulates two settings of one mean, of which the new one varies more or less."""
+    """Simulates two settings of equal mean; the new one varies more or less."""
     rng = np.random.default_rng(0)
     counts = {"better or worse": 0, "gate: fail": 0}
     sd = summarize(accuracies(read("default.json"))).sd
@@ -99,7 +99,7 @@ def describe(old: list, new: list, margin: float) -> dict:
 
 
 def models_scored() -> int:
-    """Returns how many models the test split has scored, as far as Git and we know."""
+    """Returns how many models the test split has scored, as far as it is in files."""
     recipes = sorted(Path("recipes").glob("*.json"))
     names = ["default.json", "epochs_20.json", *map(Path.absolute, recipes)]
     runs = [run for name in names for run in read(name)]

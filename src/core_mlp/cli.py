@@ -15,10 +15,10 @@ INVESTIGATE_EXIT_CODE = 3
 
 def main() -> None:
     args = parse_arguments()
-    # The commands that are run find the environment's programs.
+    # The commands run below must find the environment's programs.
     scripts = str(Path(sys.executable).parent)
     os.environ["PATH"] = f"{scripts}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    # A notebook's own, for example, which is not installed here.
+    # A notebook's own backend, for example, is not installed here.
     os.environ["MPLBACKEND"] = "agg"
     print_any_text()
     with exit_on_input_error():
@@ -33,7 +33,7 @@ def main() -> None:
             case _:
                 os.chdir(find_project())
                 if args.command != "push":
-                    check_source()  # DVC would hang or fail without a word.
+                    check_source()  # Otherwise DVC hangs or fails silently.
                 run_experiments(args)
 
 
@@ -122,7 +122,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def find_project() -> Path:
-    """Returns the folder of the project, which the current folder may be below.
+    """Returns the folder of the project: the current folder, or one above it.
 
     Raises:
       InputError: If neither the current folder nor one above has a dvc.yaml.

@@ -20,7 +20,7 @@ def test_the_range_is_that_of_most_images_that_count():
     images[:, 1:-1, 1:-1] = 255  # Not the border.
     images[:50] = 80
     images[[60, 70]] = 255  # Outliers.
-    images[90:] = 200  # They do not count.
+    images[90:] = 200  # Not among the indices.
 
     assert border_range(images, np.arange(90)) == (0.0, 80.0)
 

@@ -1,4 +1,4 @@
-"""What is wrong with a dataset is counted."""
+"""Problems of a dataset are counted."""
 
 import numpy as np
 

@@ -35,5 +35,5 @@ def test_something_must_be_left_to_train_on(keys):
 
     assert str(error.value) == (
         "params.yaml: test_size + validation_size = 5: none of "
-        f"{len(keys)} left for training"
+        f"{len(keys)} images left for training"
     )

@@ -1,4 +1,4 @@
-"""TFRecords: encode, write, read, and what is refused."""
+"""TFRecords: encoded, written, read, and refused if another shape or schema."""
 
 import numpy as np
 import pytest
@@ -130,13 +130,13 @@ def test_a_stream_is_shuffled_across_shards_by_its_seed_alone(split):
 
     assert orders[0] == orders[1]
     assert len({tuple(order) for order in orders}) == 3
-    # Among the first 15 are examples of the first and of the last shard.
+    # The first 15 include examples of the first and the last shard.
     assert max(orders[0][:15]) > 34
     assert min(orders[0][:15]) < 17
 
 
 def test_a_stream_shuffles_both_shards_and_examples(split):
-    # Without a buffer, only the order of the shards is left to the seed.
+    # Without a buffer, the seed decides only the order of the shards.
     shard_orders = {
         tuple(order_of(split, seed=(n, 1), buffer_size=1)) for n in range(9)
     }

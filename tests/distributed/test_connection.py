@@ -1,4 +1,4 @@
-"""Several workers, and several devices of one, train the model that one trains."""
+"""Several workers, or several devices of one, train the same model as one does."""
 
 import json
 import random
@@ -93,7 +93,7 @@ def weights(folder):
 
 @pytest.fixture(scope="module")
 def two_workers(digits_dir, tmp_path_factory):
-    """A folder in which two workers have trained, by the command."""
+    """A folder in which two workers have trained, started by `core-mlp workers`."""
     folder = new_folder(digits_dir, tmp_path_factory.mktemp("two") / "folder")
     command = ("python", "-m", "core_mlp.cli", "workers", "2", "--", *TRAIN)
     output = run(*command, cwd=folder, **SEARCH_PATH)
@@ -138,7 +138,7 @@ def test_a_killed_worker_ends_all_and_then_they_resume_to_the_same_bytes(
 
     assert re.search("Resuming after epoch [1-5],", outputs[0])
     assert snapshot(folders[0]) == snapshot(two_workers)
-    # The same weights to the bit; and the chief alone has written.
+    # The weights are the same to the bit, and only the chief has written.
     hashes = [re.findall("weights (.*)", output) for output in outputs]
     assert hashes[0] == hashes[1] != []
     assert snapshot(folders[1]).keys() == snapshot(digits_dir).keys()
@@ -149,7 +149,7 @@ def test_a_killed_worker_ends_all_and_then_they_resume_to_the_same_bytes(
 def test_workers_killed_at_any_moment_cost_nothing_but_time(
     digits_dir, two_workers, tmp_path, monkeypatch, record_property, seed
 ):
-    # Some are killed before they have come.
+    # Some are killed before they have joined.
     monkeypatch.setenv("CORE_MLP_WAIT_SECONDS", "10")
     folders = [new_folder(digits_dir, tmp_path / name) for name in ("chief", "other")]
     rng = random.Random(seed)
@@ -216,7 +216,7 @@ def test_three_workers_stream_and_distort_to_the_same_bytes(
     run(*WORKER, cwd=alone, **SEARCH_PATH)
     np.testing.assert_allclose(
         history(folders[0])[-1], history(alone)[-1], atol=0.1
-    )  # Other draws: within the noise of seeds.
+    )  # Other random draws: equal within the noise of seeds.
 
 
 NETWORKS = """

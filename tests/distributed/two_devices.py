@@ -1,4 +1,4 @@
-"""Trains on two logical CPUs; prints how far single epochs are from those of one."""
+"""Trains on two logical CPUs; prints how far single epochs differ from one CPU's."""
 
 import json
 from functools import partial

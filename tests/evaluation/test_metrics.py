@@ -1,4 +1,4 @@
-"""Scores, by hand and against scikit-learn."""
+"""Metrics, by hand and against scikit-learn."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Figures have reproducible bytes, and show what they should."""
+"""Figures have reproducible bytes and show what they should."""
 
 import tracemalloc
 
@@ -83,7 +83,7 @@ def test_a_confusion_of_many_classes_shows_the_most_confused(tmp_path, num_class
 
 
 def test_pictures_of_photographs_are_small_files(tmp_path):
-    """They are in Git."""
+    """They are kept in Git."""
     images = np.random.default_rng(0).integers(0, 256, [81, 224, 224, 3], np.uint8)
     mistakes = [Mistake(n, "a", "b", 0.5) for n in range(len(images))]
     plots.draw_examples(tmp_path / "examples.png", images, ["a"] * 81, "Photographs")
@@ -105,7 +105,7 @@ def test_any_name_can_be_drawn(tmp_path, name):
 
 
 def test_examples_are_visible(tmp_path):
-    """Images drawn white on white, or not at all, are an empty picture."""
+    """Images drawn white on white, or not at all, would be an empty picture."""
     images = np.zeros([4, 8, 8, 1], np.uint8)
     path = tmp_path / "examples.png"
     plots.draw_examples(path, images, ["black"] * 4, "Black")

@@ -18,7 +18,7 @@ def test_results_of_more_seeds_are_not_replaced_by_fewer(workspace):
 
     assert result.returncode == 1
     assert result.stdout == (
-        "error: metrics/seeds.json has the results of 6 seeds: to replace them by "
+        "error: metrics/seeds.json has the results of 6 seeds: to replace them with "
         "those of 5, add --replace\n"
     )
     assert path.read_bytes() == before
@@ -43,7 +43,7 @@ def test_seeds_are_run_and_summarized(workspace, monkeypatch):
     monkeypatch.chdir(workspace)
     assert len(read_run(None).results) == 5
     assert run("git", "diff", "--", "params.yaml", cwd=workspace) == ""
-    # Again, where the experiments start with these results.
+    # Again, with experiments that start with these results.
     commit_all(workspace, "Seeds")
     run("core-mlp", "seeds", "5", cwd=workspace)
     assert json.loads((workspace / "metrics/seeds.json").read_text()) == seeds

@@ -13,7 +13,7 @@ from helpers import ROOT
 from core_mlp.pipeline import params
 
 TEXT = (ROOT / "dvc.yaml").read_text()
-# Which lock is a dependency is a variable: see docs/scaling.md on GPUs.
+# A variable decides which lock is a dependency: see docs/scaling.md on GPUs.
 STAGES = yaml.safe_load(TEXT.replace("${requirements}", "requirements.lock"))["stages"]
 CODE = ("src/", "stages/")
 
@@ -99,7 +99,7 @@ def test_the_code_deps_are_what_the_stage_imports(stage):
         ("src/core_mlp/sources/folders.py", {"fetch"}),
         ("src/core_mlp/data/arrays.py", {"fetch", "preprocess"}),
         ("src/core_mlp/data/borders.py", {"fetch", "preprocess"}),
-        # The split policy, and what is wrong with a dataset.
+        # The split policy, and the problems of a dataset.
         ("src/core_mlp/data/splits.py", {"preprocess"}),
         ("src/core_mlp/data/soundness.py", {"preprocess"}),
         ("src/core_mlp/data/tfrecords.py", {"preprocess", "train", "evaluate"}),
@@ -192,7 +192,7 @@ def test_a_stage_lists_the_params_that_it_reads(stage):
 
     listed = STAGES[stage].get("params", [])
     assert {key.split(".")[0] for key in listed} == read
-    # The stage itself uses it, or the library that it passes all of them to.
+    # Each is used by the stage itself, or by the library that it passes all of them to.
     library = (ROOT / "src/core_mlp/training").glob("*.py")
     source += "".join(path.read_text() for path in library)
     for key in read:
@@ -230,7 +230,7 @@ def test_data_and_models_are_cached_and_metrics_and_plots_are_in_git():
                 ignored = (ROOT / folder / ".gitignore").read_text().split()
                 assert f"/{path.split('/')[1]}" in ignored
             else:
-                # Declared as such, it leaves DVC's run cache on.
+                # Declared as a metric or plot, it leaves DVC's run cache on.
                 assert folder == kind, path
                 assert options["cache"] is False, path
 
@@ -254,7 +254,7 @@ def test_every_csv_has_a_title_a_template_and_its_columns():
 
 
 def test_the_keys_of_metrics_and_params_are_unique():
-    """Otherwise `dvc exp show` puts the file's name before them."""
+    """Otherwise `dvc exp show` prefixes them with the file's name."""
     keys = list(yaml.safe_load((ROOT / "params.yaml").read_text()))
     for stage in STAGES:
         for kind, path, _ in outs_of(stage):

@@ -1,4 +1,4 @@
-"""What changes results or stops DVC from outside: variables, packages, odd files."""
+"""Outside influences on results or DVC: variables, packages, odd files."""
 
 import os
 import socket
@@ -41,7 +41,7 @@ def test_a_variable_that_changes_results_is_named(name):
 
     assert line == (
         rf"warning: {name}=new\nline is set: it can change results, and DVC does not "
-        "see it: its run cache may return them to runs without it"
+        "see it: its run cache may return these results to runs without it"
     )
 
 
@@ -57,7 +57,7 @@ def test_a_variable_that_changes_results_is_named(name):
         "OPENBLAS_CORETYPE",
         "GLIBC_TUNABLES",
         "NCCL_DEBUG",
-        # Of Terraform.
+        # Terraform's.
         "TF_CLI_CONFIG_FILE",
         "TF_VAR_region",
         "TF_LOG",
@@ -91,8 +91,8 @@ def test_installed_packages_are_compared_with_the_lock_file(tmp_path):
     assert line == (
         f"warning: installed packages differ from {lock}: PyYAML {yaml}, not 1.2.3, "
         f"not-there is missing, scipy {scipy}, not 0.1 and 1 more: this can change "
-        "results, and DVC does not see it: `rm -r .venv` and `make setup` install "
-        "those of the lock"
+        "results, and DVC does not see it: run `rm -r .venv` and `make setup` to "
+        "install the locked versions"
     )
 
 
@@ -137,8 +137,8 @@ def make_socket(path):
         (os.mkfifo, "is a FIFO"),
         (make_socket, "is a socket"),
         (lambda path: path.symlink_to("/dev/null"), "is a device"),
-        (lambda path: path.symlink_to("nowhere"), "is a link to nothing"),
-        (lambda path: path.symlink_to(path.name), "is a link to nothing"),
+        (lambda path: path.symlink_to("nowhere"), "is a broken link"),
+        (lambda path: path.symlink_to(path.name), "is a broken link"),
     ],
 )
 def test_what_dvc_cannot_read_in_data_source_is_named(

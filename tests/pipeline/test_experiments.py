@@ -41,7 +41,7 @@ def test_an_experiment_changes_one_line_and_runs_what_depends_on_it(workspace):
 
 def test_queued_and_temporary_experiments_use_their_own_code(workspace):
     run("dvc", "exp", "run", "--queue", "-S", "epochs=2", cwd=workspace)
-    # The queue has copies of the code that works.
+    # The queued experiments have copies of the working code.
     loop = workspace / "src/core_mlp/training/loop.py"
     loop.write_text(loop.read_text() + "\nraise RuntimeError('broken')\n")
     before = run("git", "diff", cwd=workspace)

@@ -1,4 +1,4 @@
-"""Faults on the real pipeline: killed, started twice, out of room, in other hands."""
+"""Faults of the real pipeline: killed, started twice, out of disk, not permitted."""
 
 import itertools
 import os
@@ -20,7 +20,7 @@ from helpers import (
     write_params,
 )
 
-# Small outputs, and training long enough to be hit in.
+# Small outputs, and training that is long enough to be interrupted.
 PARAMS = {
     "hidden_sizes": [128],
     "batch_size": 4,
@@ -106,7 +106,7 @@ def find_stage(dvc, stage):
 
 
 def has_ended(process):
-    """Says whether a process is no more, or waits for nothing but to be reaped."""
+    """Tells whether a process has ended, even if it has not been reaped."""
     try:
         return process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -123,11 +123,11 @@ def kill_in_stage(folder, stage, seconds, *, with_dvc):
     process = wait_for(lambda: find_stage(dvc, stage) or dvc.poll() is not None)
     assert isinstance(process, psutil.Process), dvc.stdout.read()
     time.sleep(seconds)
-    # Not after the stage: DVC, killed while it writes dvc.lock, leaves half of it.
+    # Not after the stage: if killed while it writes dvc.lock, DVC leaves half a file.
     if not has_ended(process):
         (dvc if with_dvc else process).kill()
     dvc.communicate()
-    # A stage whose dvc was killed does not live on.
+    # A stage ends when its DVC is killed.
     wait_for(lambda: has_ended(process))
     return dvc.returncode != 0
 
@@ -142,7 +142,7 @@ def finish(folder):
 
 @pytest.fixture
 def report_faults(record_property):
-    """Notes a line for the table at the end, then fails if anything was lost."""
+    """Records a line for the final table, then fails if anything was lost."""
 
     def report(fault, expected, results):
         lost = sum(bool(expected.keys() - result.keys()) for result in results)
@@ -182,21 +182,21 @@ def test_a_killed_training_resumes_after_its_last_epoch(
 ):
     folder = reference
     copy = broken_copies("train")
-    # Not bash everywhere: some shells stay between DVC and what they start.
+    # Not only bash: some shells stay alive between DVC and what they start.
     with start("dvc", "repro", cwd=copy, SHELL="/bin/sh") as dvc:
         for line in dvc.stdout:
             if line.startswith("Epoch  1/10"):
                 process = find_stage(dvc, "train")
-                # Early: the process has to notice it before it is through.
+                # Early: the process must notice it before it finishes.
                 if victim == "dvc":
                     dvc.kill()
             if line.startswith("Epoch  6/10") and victim == "train":
                 process.kill()
     assert dvc.returncode != 0
-    # Without its dvc it does not live on; had it finished, its state would be gone.
+    # It does not outlive DVC: if it had finished, its state would be gone.
     wait_for(lambda: has_ended(process))
 
-    # In another folder, as for an experiment of the queue.
+    # In another folder, like a queued experiment.
     other = shutil.copytree(copy, copy.with_name("other"))
     output = finish(other)
 
@@ -215,7 +215,7 @@ def test_a_stage_whose_dvc_was_killed_while_it_starts_does_no_work(broken_copies
     wait_for(lambda: any("tensorflow" in m.path for m in stage.memory_maps()))
     dvc.kill()
 
-    # To the end of the stage, which writes to the same pipe.
+    # Reads to the end of the stage, which writes to the same pipe.
     output = dvc.communicate()[0]
 
     assert "Training" not in output

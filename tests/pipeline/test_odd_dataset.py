@@ -1,4 +1,4 @@
-"""The whole pipeline on a dataset with everything that MNIST has not."""
+"""The whole pipeline on a dataset with everything that MNIST lacks."""
 
 import csv
 import json

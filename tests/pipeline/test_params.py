@@ -17,12 +17,12 @@ from core_mlp.pipeline.params import (
 )
 
 LIVE = (ROOT / "params.yaml").read_text()
-# Each key with its text, as the tests have them.
+# Each key with its text in the tests' parameters.
 LINES = dict(re.findall(r"^(\w+):(.*(?:\n- .*)*)", TEST_PARAMS.read_text(), re.M))
 
 
 def write(folder: Path, **changes: str | None) -> Path:
-    """Writes a params.yaml in which some keys have another text, or are left out."""
+    """Writes a params.yaml in which some keys have another text or are left out."""
     lines = {**LINES, **changes}
     path = folder / "params.yaml"
     path.write_text(

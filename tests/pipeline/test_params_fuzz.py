@@ -62,7 +62,7 @@ def files(draw):
 
 
 def is_allowed(key, value):
-    """Says what the README and params.yaml promise, in other words than pydantic's."""
+    """States what the README and params.yaml promise, independently of pydantic."""
 
     def is_int(number, low, high):
         return type(number) is int and low <= number <= high
@@ -103,7 +103,7 @@ def is_allowed(key, value):
 
 
 def expected_values(text):
-    """Returns the values of a file, or None if it has to be refused."""
+    """Returns the values of a file, or None if it must be refused."""
     try:
         values = YAML(typ="safe", pure=True).load(text)
     except Exception:

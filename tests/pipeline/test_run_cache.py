@@ -24,9 +24,9 @@ def outputs_and_lock(folder):
 
 @pytest.fixture(scope="module")
 def changed(pipeline, tmp_path_factory):
-    """The repository, two stages' parameters later on branch `changed`; on main again.
+    """The repository on main; on branch `changed`, two stages' parameters differ.
 
-    Also what `dvc repro` has printed, and the outputs.
+    Also what `dvc repro` printed, and the outputs.
     """
     folder = tmp_path_factory.mktemp("run_cache") / "repository"
     shutil.copytree(pipeline, folder)
@@ -52,7 +52,7 @@ def test_going_back_to_earlier_parameters_runs_nothing(changed):
     assert "Stage 'train' is cached - skipping run" in restored
     assert outputs_and_lock(folder) == outputs
 
-    # What core-mlp says of both.
+    # What core-mlp says about both.
     differences = core_mlp("same", "main", cwd=folder)
     assert differences.returncode == 1
     lines = differences.stdout.splitlines()
@@ -61,7 +61,7 @@ def test_going_back_to_earlier_parameters_runs_nothing(changed):
     assert not any("data/raw" in line for line in lines)
     assert core_mlp("same", "changed", cwd=folder).returncode == 0
 
-    # As an experiment, likewise.
+    # The same as an experiment.
     run("git", "checkout", "--quiet", ".", cwd=folder)
     run("dvc", "checkout", "--quiet", cwd=folder)
     settings = ("-S", "epochs=2", "-S", "validation_size=301")
@@ -93,7 +93,7 @@ def test_the_commands_of_docs_sharing_bring_a_run_to_another_clone(changed, tmp_
     clone = tmp_path / "clone"
     run("git", "clone", "--quiet", str(folder), str(clone), cwd=tmp_path)
 
-    # Another setting than the one that is checked out.
+    # A different setting from the one that is checked out.
     write_params(clone, epochs=2, validation_size=301)
     printed = [run(*shlex.split(command), cwd=clone) for command in PULL]
 

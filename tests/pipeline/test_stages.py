@@ -1,4 +1,4 @@
-"""What a user sees of a stage: its log, and one line per error."""
+"""What a user sees of a stage: its log, or one line about an error."""
 
 import json
 import re
@@ -60,7 +60,8 @@ def test_validation_must_leave_something_to_train_on(digits, size):
     write_params(digits, validation_size=size)
 
     assert message_of(preprocess.main) == (
-        f"error: params.yaml: validation_size = {size}: none of 1,437 left for training"
+        f"error: params.yaml: validation_size = {size}: none of 1,437 images left for "
+        "training"
     )
 
 
@@ -334,7 +335,7 @@ def test_a_run_is_described_by_everything_that_determines_it(digits, monkeypatch
 def test_stages_replace_what_an_earlier_run_has_left(digits):
     write_params(digits, hidden_sizes=[8])
 
-    # What fetch and preprocess wrote is there already.
+    # What fetch and preprocess wrote already exists.
     for module in (fetch, preprocess, *(train, export, evaluate) * 2):
         module.main()
 
@@ -364,7 +365,7 @@ def pictures(tmp_path, monkeypatch):
         for index in range(40):
             noise = rng.integers(0, 256, [6, 6], np.uint8)
             Image.fromarray(noise).save(folder / f"{index}.png")
-            # The same pixels in another file, for some with another label.
+            # The same pixels in another file, some of them with another label.
             if index < 10:
                 Image.fromarray(noise).save(folder / f"{index}.bmp")
             if name == "b" and index < 3:
@@ -427,7 +428,7 @@ def test_a_test_image_moves_only_at_the_edge_when_an_image_is_added(pictures):
 
 def test_the_documented_command_finds_the_file_of_a_mistake(pictures):
     source = pictures / "data/source/pictures"
-    for file in [*source.rglob("*.bmp"), *source.rglob("*.gif")]:  # The repeated ones.
+    for file in [*source.rglob("*.bmp"), *source.rglob("*.gif")]:  # The duplicates.
         file.unlink()
     text = (ROOT / "docs/datasets.md").read_text()
     command = re.search(r"(?m)^\$ (find .* sed -n .*)$", text)[1]
@@ -455,7 +456,7 @@ def test_the_problems_of_the_data_are_counted(digits):
         folder = digits / "data/raw" / split
         info, images, labels = arrays.read_arrays(folder)
         images, labels = images.copy(), labels.copy()
-        images[5:7] = 0  # Two of one color, which are equal.
+        images[5:7] = 0  # Two images of one color, which are equal.
         labels[5:7] = 3
         if split == "test":
             images[8] = np.load(digits / "data/raw/train/images.npy")[700]

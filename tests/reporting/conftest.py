@@ -55,7 +55,7 @@ def seeded(clone):
 
 @pytest.fixture
 def good_run():
-    """A run with 10,000 test images of ten classes, of which it has 200 wrong."""
+    """A run with 10,000 test images of ten classes, 200 of them misclassified."""
     names = [str(label) for label in range(10)]
     mistakes = {
         index: Mistake(index, names[index % 10], names[(index + 1) % 10], 0.75)

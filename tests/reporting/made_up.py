@@ -8,7 +8,7 @@ from core_mlp.reporting.comparison import Comparison
 from core_mlp.reporting.runs import Seeds, read_run
 from core_mlp.reporting.significance import Difference
 
-# Made up, but near those of the models on the branches: others would be refused.
+# Made up, but close to those of the models on the branches: others would be refused.
 ACCURACIES = {
     "main": [0.05, 0.07, 0.06, 0.08],
     "longer": [0.75, 0.78, 0.76, 0.77, 0.79],

@@ -1,4 +1,4 @@
-"""Results that contradict each other, or what they say they were made with."""
+"""Results that contradict each other, or the record of what they were made with."""
 
 import json
 import re
@@ -21,7 +21,7 @@ def repository(pipeline, tmp_path_factory):
 
 @pytest.fixture
 def clone(repository, monkeypatch):
-    """The same, brought back to its commit after the test; the current folder."""
+    """The same, as the current folder; reset to its commit after the test."""
     monkeypatch.chdir(repository)
     yield repository
     run("git", "checkout", "--quiet", ".", cwd=repository)
@@ -74,17 +74,17 @@ def test_results_of_a_run_agree(clone):
         (
             "metrics/evaluate.json",
             {"test_calibration_error": 0.001},
-            "metrics/evaluate.json and plots/calibration.csv have another calibration",
+            "metrics/evaluate.json and plots/calibration.csv differ in calibration",
         ),
         (
             "metrics/train.json",
             {"validation_accuracy": 0.99},
-            "train.json and plots/history.csv have another validation_accuracy",
+            "train.json and plots/history.csv differ in validation_accuracy",
         ),
         (
             "metrics/train.json",
             {"train_epochs": 3},
-            "metrics/train.json has train_epochs = 3, plots/history.csv another number",
+            "metrics/train.json has train_epochs = 3, plots/history.csv another",
         ),
     ],
 )
@@ -101,10 +101,10 @@ def test_a_metric_that_was_edited_is_refused(clone, file, changes, problem):
     [
         ("confusion", 1, r"\d+$", "999", "plots/confusion.csv gives"),
         ("per_class", 1, r",\d+,", ",999,", "differ about class"),
-        ("per_class", 1, "^[^,]+", "another", "have other classes"),
-        ("mistakes", 1, r",[^,]+,0", ",another,0", "have other mistakes"),
-        ("calibration", 1, r",\d+$", ",999", "have other image counts"),
-        ("history", 1, r"^1,[\d.]+", "1,0.5", "have another train_loss"),
+        ("per_class", 1, "^[^,]+", "another", "have different classes"),
+        ("mistakes", 1, r",[^,]+,0", ",another,0", "have different mistakes"),
+        ("calibration", 1, r",\d+$", ",999", "differ in image count"),
+        ("history", 1, r"^1,[\d.]+", "1,0.5", "differ in train_loss"),
     ],
 )
 def test_a_table_that_was_edited_is_refused(
@@ -132,7 +132,7 @@ def test_seeds_like_the_runs_own_are_believed(clone):
 
 
 def test_seeds_unlike_the_runs_own_are_refused(clone):
-    """As those of a better base, with the identity of a worse head."""
+    """For example those of a better base, with the identity of a worse head."""
     own = read_run(None).metrics["test_accuracy"]
     better = own + 0.4
     write_seeds(clone, [better - 0.01, better, better + 0.01, better, better + 0.01])
@@ -180,7 +180,7 @@ def test_seeds_that_cannot_be_are_refused(clone):
                     },
                 ]
             },
-            "seed 2 .* another test_accuracy than its classes give",
+            "seed 2 .* different test_accuracy than its classes give",
         ),
     ):
         write_seeds(clone, [own, own], identity=identity, **changes)

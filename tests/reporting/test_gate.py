@@ -36,7 +36,7 @@ def test_a_good_result_passes_the_gate(good_run):
             "fail",
         ),
         ("max_calibration_error", {"test_calibration_error": 0.04}, 0.0, "fail"),
-        # The interval is 0.00105 to each side.
+        # The interval extends 0.00105 to each side.
         ("max_accuracy_loss", {}, -0.0031, "fail"),
         ("max_accuracy_loss", {}, -0.003, "investigate"),
         ("max_accuracy_loss", {}, -0.001, "investigate"),
@@ -78,7 +78,7 @@ def test_a_class_fails_only_after_correction_for_their_number(
 
 
 def test_the_class_that_failed_is_named(good_run):
-    """Not the one whose interval reaches lowest, which is only known less well."""
+    """Not the one whose interval reaches lowest, which is only less certain."""
     classes = [difference(-0.03, error=0.02), difference(-0.05, error=0.001)]
 
     (result,) = (

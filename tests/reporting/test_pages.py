@@ -1,4 +1,4 @@
-"""The pages as a browser shows them, in the light and in the dark."""
+"""The pages as a browser shows them, with a light and with a dark color scheme."""
 
 import json
 import shutil
@@ -76,13 +76,13 @@ def test_the_plots_page_is_readable(five_revisions, tmp_path, num_revisions):
         pixels = screenshot(page, tmp_path, scheme, width=1700)
 
         check(pixels, scheme)
-        # The charts are drawn by scripts: in colours, not only as frames and text.
+        # The charts are drawn by scripts: in colors, not only as frames and text.
         saturation = pixels[:1000].max(axis=2) - pixels[:1000].min(axis=2)
         assert np.mean(saturation > 0.2) > 0.002
 
 
 def test_a_name_cannot_run_a_script_or_hide_the_charts(five_revisions, tmp_path):
-    """DVC puts the CSVs into a script of the page as they are."""
+    """DVC copies the CSVs verbatim into a script on the page."""
     path = five_revisions / "plots/confusion.csv"
     names = ("</script><script>document.title = 'run'</script>", "<!--<script>")
     rows = [Confusion(a, b, 1) for a in names for b in names]

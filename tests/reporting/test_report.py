@@ -193,7 +193,7 @@ def test_other_test_images_are_not_compared(clone):
     assert set(outcomes(other, found).values()) >= {"fail"}
     assert {row[3] for row in metric_rows(base, other, found)} == {""}
     assert compare(base, head).status == "not decided"
-    # The results of seeds of other settings do not count, which must be said.
+    # Seeds of other settings do not count, and the report must say so.
     seeds = Seeds(identity="another", runs=[base.own_result] * 5)
     assert "seeds.json" not in compare(base, head).reason
     assert "seeds.json of longer is from other parameters, code or data" in (
@@ -241,7 +241,7 @@ def test_test_images_among_the_training_ones_are_a_warning(clone):
 
     assert report(clone, "main").returncode == 0
 
-    warning = "Warning: the train split also has 7 test images."
+    warning = "Warning: the train split also contains 7 test images."
     assert warning in (clone / "report.md").read_text()
     card = (clone / "MODEL_CARD.md").read_text()
     assert "**7 of which are also in the train split**:" in card

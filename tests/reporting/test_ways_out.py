@@ -1,4 +1,4 @@
-"""Names from outside do nothing in Markdown, pages and CSVs but be seen."""
+"""Names from outside are only displayed in Markdown, pages and CSVs."""
 
 import re
 from typing import NamedTuple

@@ -54,7 +54,7 @@ def browser():
 
 @pytest.fixture
 def page(address, browser):
-    """The page, ready to draw on; `page.requested` has every URL that it asked for."""
+    """The page, ready to draw on; `page.requested` lists every URL it requested."""
     page = browser.new_page()
     page.set_default_timeout(TIMEOUT)
     page.requested = []

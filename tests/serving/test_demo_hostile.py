@@ -17,7 +17,7 @@ from core_mlp.training.model import MLP
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 IMAGE = "<img src=http://127.0.0.1:9/class.png>"
 NAMES = (IMAGE, "<script>document.title = 'run'</script>", "![x](http://127.0.0.1:9/x)")
-# What users have set, and what must not matter. Nothing listens at port 9.
+# Settings that users may have and that must not matter. Nothing listens on port 9.
 ENVIRONMENT = {
     "http_proxy": "http://127.0.0.1:9",
     "HTTPS_PROXY": "http://127.0.0.1:9",
@@ -29,7 +29,7 @@ ENVIRONMENT = {
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    """Address of a running demo of a model with hostile class names, by IPv6."""
+    """IPv6 address of a running demo of a model with hostile class names."""
     if not socket.has_ipv6:
         pytest.skip("needs IPv6")
     folder = tmp_path_factory.mktemp("model") / "saved_model"

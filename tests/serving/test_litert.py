@@ -1,4 +1,4 @@
-"""The LiteRT model, through the runtime that phones have."""
+"""The LiteRT model, run by the runtime that phones use."""
 
 import subprocess
 import sys

@@ -35,7 +35,7 @@ def network(shape=(28, 28, 1), border=DARK, drawing_side=20):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A SavedModel of small gray photographs, three classes."""
+    """A SavedModel for small gray photographs of three classes."""
     info = network((4, 3, 1), drawing_side=None)
     folder = tmp_path_factory.mktemp("model") / "saved_model"
     classifier = saved_model.Classifier(
@@ -210,7 +210,7 @@ def test_the_border_is_that_of_the_training_images(digits_dir):
     info = SplitInfo.read_split(train)
 
     everything = [np.median(border_pixels(image)) for image in images]
-    # Nearly: of a sample.
+    # Only approximately: from a sample.
     low, high = info.border
     assert low == pytest.approx(np.quantile(everything, 0.05), abs=5)
     assert high == pytest.approx(np.quantile(everything, 0.95), abs=5)

@@ -1,4 +1,4 @@
-"""The arrays of a dataset are those of its own archives, whatever TFDS has kept."""
+"""A dataset's arrays are those of its own archives, whatever TFDS has cached."""
 
 import gzip
 import hashlib
@@ -18,18 +18,18 @@ NUM_EXAMPLES = {"train": 12, "test": 6}
 
 
 def make_archive(value: int) -> bytes:
-    """Makes the original file of a dataset whose images are all of one value."""
+    """Makes the original file of a dataset whose images all have one value."""
     buffer = io.BytesIO()
     np.save(buffer, np.full([18, 2, 2, 1], value, np.uint8))
     return gzip.compress(buffer.getvalue(), mtime=0)
 
 
 class _FromArchive(tfds.core.GeneratorBasedBuilder):
-    """A dataset that is made from one archive, whose name others have too."""
+    """A dataset made from one archive, whose name other datasets use too."""
 
     VERSION = tfds.core.Version("1.0.0")
     VALUE = 0
-    # Without, TFDS does not let a builder read its folder of archives.
+    # Without it, TFDS does not let a builder read its folder of archives.
     MANUAL_DOWNLOAD_INSTRUCTIONS = "None."
 
     @tfds.core.utils.classproperty
@@ -78,7 +78,7 @@ class Crosses(_FromArchive):
 
 
 class Unchecked(_FromArchive):
-    """A dataset of whose archive TFDS knows no checksum."""
+    """A dataset for whose archive TFDS knows no checksum."""
 
     url_infos = {}  # noqa: RUF012
 
@@ -134,7 +134,7 @@ def test_what_the_first_version_has_mixed_up_is_not_used(folder):
             manual_dir=folder / "data/source" / name, try_download_gcs=False
         )
         builder(data_dir=folder / "tfds").download_and_prepare(download_config=config)
-    # As found: the crosses were extracted before, as circles.
+    # As it was found: the crosses had been extracted as circles.
     poisoned = Crosses(data_dir=folder / "tfds").as_dataset(split="test")
     assert {int(e["image"].max()) for e in tfds.as_numpy(poisoned)} == {1}
 

@@ -20,7 +20,7 @@ from stages import fetch
 
 
 def save(path, seed, shape=(4, 5), **options):
-    """Writes an image of noise, another one for each seed."""
+    """Writes an image of noise, a different one for each seed."""
     noise = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(noise).save(path, **options)
@@ -29,7 +29,7 @@ def save(path, seed, shape=(4, 5), **options):
 
 @pytest.fixture
 def source(tmp_path, monkeypatch):
-    """The folder of a dataset: 30 images of each of two classes."""
+    """The folder of a dataset: two classes of 30 images each."""
     monkeypatch.chdir(tmp_path)
     folder = Path("data/source/my-Pictures")
     for index in range(30):
@@ -65,7 +65,7 @@ def test_every_image_is_there_once_with_its_class(source):
     }
     assert dict(zip(contents(images), labels, strict=True)) == expected
     assert not Path("data/raw/test").exists()
-    # Shuffled: neither class comes first.
+    # Shuffled: neither class is first.
     assert 5 < labels[:30].sum() < 25
 
 
@@ -282,6 +282,6 @@ fetch.main()
 
     stage.terminate()
 
-    # To the end of the workers, which write to the same pipe.
+    # Reads to the end of the workers, which write to the same pipe.
     assert "Traceback" not in stage.communicate(timeout=20)[0]
     assert stage.returncode == -signal.SIGTERM

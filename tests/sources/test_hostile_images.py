@@ -1,4 +1,4 @@
-"""Files made to occupy a reader are refused soon, and honest files are not."""
+"""Files made to keep a reader busy are refused quickly; honest files are read."""
 
 import functools
 import io
@@ -28,7 +28,7 @@ def jpeg(size=(8, 8), num_scans=0, **options):
 
 
 def tiff(tags, mark=b"II*\0"):
-    """Returns a TIFF of tags, each number, type, count, and the value or its bytes."""
+    """Returns a TIFF of tags: number, type, count, and the value or its bytes."""
     start = 8 + 2 + 12 * len(tags) + 4
     entries = values = b""
     for number, kind, count, value in sorted(tags):
@@ -131,7 +131,7 @@ def test_a_hostile_exif_is_ignored_and_the_picture_is_read():
 
 
 def test_a_hostile_exif_of_a_jpeg_is_ignored_and_the_picture_is_read():
-    """All its tags refer to the same bytes, which Pillow copies for each."""
+    """All its tags refer to the same bytes, which Pillow copies for each tag."""
     tags = [(40_000 + n, 7, 30_000, 8) for n in range(2_000)]
     exif = b"Exif\0\0" + tiff([(ORIENTATION, 3, 1, 6), *tags])
 
@@ -155,7 +155,7 @@ def test_scans_of_an_exifs_thumbnail_do_not_count(monkeypatch):
 
 
 def test_each_tile_of_a_tiff_may_have_its_scan(monkeypatch):
-    """Microscopes and maps: many small JPEGs make one picture."""
+    """As in those of microscopes and maps: many small JPEGs make one picture."""
     monkeypatch.setattr(image_files, "MAX_SCANNED_PIXELS", 2 * 64 * 64)
     file = io.BytesIO()
     Image.new("L", (64, 64), 200).save(file, "TIFF", compression="jpeg", strip_size=512)
@@ -174,7 +174,7 @@ def test_an_ordinary_progressive_picture_is_read():
 def test_a_file_that_is_too_large_is_refused_unread(tmp_path):
     path = tmp_path / "large.png"
     with path.open("wb") as file:
-        file.truncate(2 * 2**30)  # It takes no room on the disk.
+        file.truncate(2 * 2**30)  # Takes no space on the disk.
 
     with pytest.raises(InputError, match=r"2,147,483,648 bytes, more than 300,000,000"):
         read_image(path)
@@ -186,7 +186,7 @@ def test_a_kind_of_a_known_format_that_is_not_read_is_told_from_other_formats():
         struct.pack("<HHII", 258, 3, 1, 8), struct.pack("<HHII", 258, 3, 1, 64)
     )
 
-    with pytest.raises(InputError, match="damaged, or of a kind that is not read"):
+    with pytest.raises(InputError, match="damaged, or of an unsupported kind"):
         read_image(io.BytesIO(content))
 
 

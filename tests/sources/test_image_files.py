@@ -1,4 +1,4 @@
-"""Image files of any kind become L or RGB, or one line with their path."""
+"""Image files of any kind become L or RGB, or an error of one line with the path."""
 
 import io
 import struct
@@ -105,7 +105,7 @@ def test_an_animation_is_its_first_frame(tmp_path):
 
 
 def png_header(width, height):
-    """Makes a PNG that states a size and has next to no pixels."""
+    """Makes a PNG that states a size but has almost no pixels."""
 
     def chunk(name, data):
         crc = struct.pack(">I", zlib.crc32(name + data))
@@ -121,7 +121,7 @@ def png_header(width, height):
 
 
 def bad_files():
-    """Returns files that are no images, by name."""
+    """Returns files that are not images, by name."""
     buffer = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, [32, 32, 3], np.uint8)
     Image.fromarray(noise).save(buffer, "jpeg")
@@ -141,7 +141,7 @@ def test_a_bad_file_is_one_line_with_its_path(tmp_path, name):
     path.write_bytes(bad_files()[name])
 
     tracemalloc.start()
-    # As outside of pytest, where a warning is no error.
+    # As outside pytest, where a warning is not an error.
     with warnings.catch_warnings(action="ignore"), pytest.raises(InputError) as error:
         read_image(path)
     peak = tracemalloc.get_traced_memory()[1]

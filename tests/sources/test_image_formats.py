@@ -13,7 +13,7 @@ from core_mlp.pipeline.errors import InputError
 from core_mlp.sources import image_files
 from core_mlp.sources.image_files import is_image, read_image, resize_image
 
-# Distinct corners tell every orientation from the others.
+# Distinct corners distinguish every orientation from the others.
 GRAY = np.array([[0, 40, 80], [120, 160, 255]], np.uint8).repeat(8, 0).repeat(8, 1)
 RGB = np.stack([GRAY, 255 - GRAY, GRAY // 2], axis=2)
 LOSSLESS = {
@@ -22,7 +22,7 @@ LOSSLESS = {
     "BMP": {},
     "WEBP": {"lossless": True},
 }
-# What has to be done to an upright image so that its EXIF orientation turns it back.
+# How to turn an upright image so that its EXIF orientation turns it back.
 STORED = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -48,7 +48,7 @@ def pixels(file):
 
 
 def png(width, height, depth, color_type, rows, *chunks):
-    """Writes a PNG of any bit depth, which Pillow cannot."""
+    """Writes a PNG of any bit depth, as Pillow cannot."""
 
     def chunk(name, data):
         crc = zlib.crc32(name + data)
@@ -99,7 +99,7 @@ def test_every_orientation_is_applied(image_format, mode, orientation):
 
     found = pixels(saved(stored, image_format, exif=exif, **options))
 
-    if image_format == "WEBP" and mode == "L":  # WebP has no gray.
+    if image_format == "WEBP" and mode == "L":  # WebP has no gray mode.
         upright = np.stack([upright] * 3, axis=2)
     assert found.shape == upright.shape
     # An edge in a JPEG rings.
@@ -243,7 +243,7 @@ def test_no_other_program_is_started(monkeypatch):
 
 
 def test_a_telephones_exif_is_not_written_again():
-    """Make, a text, as a RATIONAL: Pillow can read it, but not write it."""
+    """Make, a text, is stored as a RATIONAL: Pillow can read it, but not write it."""
     make = struct.pack("<HHII", ExifTags.Base.Make, 5, 1, 38)
     orientation = struct.pack("<HHIHH", ExifTags.Base.Orientation, 3, 1, 6, 0)
     ratio = struct.pack("<II", 1, 2)

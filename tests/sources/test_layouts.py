@@ -14,7 +14,7 @@ NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 
 @pytest.fixture
 def make(tmp_path, monkeypatch):
-    """A function that makes a dataset of the given files, each another image."""
+    """A function that makes a dataset of the given files, each a different image."""
     monkeypatch.chdir(tmp_path)
     root = Path("data/source/my-Pictures")
 

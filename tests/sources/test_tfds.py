@@ -54,7 +54,7 @@ def test_sklearn_digits_are_those_of_scikit_learn(digits_dir):
         )
     assert images.dtype == np.uint8
     assert labels.dtype == np.int64
-    # TFDS shuffles within a split; back to gray levels 0 to 16, each occurs once.
+    # TFDS shuffles within a split; in gray levels 0 to 16, each image occurs once.
     found = {
         (np.round(i / (255 / 16)).astype(int).tobytes(), label)
         for i, label in zip(images, labels, strict=True)
@@ -248,7 +248,7 @@ def test_images_of_one_size_are_resized_and_converted(tmp_path):
 
     assert kept_info.image_shape == kept.shape[1:] == (8, 8, 1)
     assert resized_info.image_shape == resized.shape[1:] == shape == (16, 16, 3)
-    # Interpolated: the mean stays, and so do the values far from any edge.
+    # Interpolation keeps the mean, and the values far from any edge.
     assert abs(resized.mean() - kept.mean()) < 3
     assert np.corrcoef(resized[:, ::2, ::2, 0].ravel(), kept.ravel())[0, 1] > 0.8
 
@@ -327,7 +327,7 @@ def test_a_dataset_of_ours_is_prepared_again_when_its_code_has_changed(
 
 
 def make_read_only(monkeypatch):
-    """Makes writing fail as for another user, also where this one may do everything."""
+    """Makes writing fail as for another user, even if this user may do everything."""
 
     def fail(path, *args, **kwargs):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))

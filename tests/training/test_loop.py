@@ -17,7 +17,7 @@ from core_mlp.training.step import Objective
 
 
 class StepRecorder(tf.Module):
-    """Notes for each weight in which step, from 1, its gradient was not zero."""
+    """Records for each weight in which step, from 1, its gradient was not zero."""
 
     def __init__(self, num_weights):
         self.steps = tf.Variable(tf.zeros([num_weights], tf.int32))
@@ -276,7 +276,7 @@ def test_augmentation_changes_the_training_images_and_not_the_evaluated_ones():
 
     plain, augmented, again = histories
     for epoch in range(2):
-        # The weights hardly move: only the images that are trained on differ.
+        # The weights hardly move: only the training images differ.
         assert augmented[epoch].train_loss != plain[epoch].train_loss
         assert augmented[epoch].validation_loss == plain[epoch].validation_loss
     assert augmented[0].train_loss != augmented[1].train_loss

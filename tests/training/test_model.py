@@ -36,7 +36,7 @@ def test_dense_by_hand():
 
     outputs = layer(tf.constant([[1.0, 2.0]]))
 
-    # 1 * 1 + 2 * 3 + 0.5 = 7.5, and 1 * 2 - 2 * 4 + 1 = -5, cut to 0.
+    # 1 * 1 + 2 * 3 + 0.5 = 7.5, and 1 * 2 - 2 * 4 + 1 = -5, which ReLU sets to 0.
     np.testing.assert_array_equal(outputs, [[7.5, 0.0]])
 
 
@@ -82,7 +82,7 @@ def test_no_product_of_a_layer_in_bfloat16_is_widened():
         layer, tf.zeros([16, 64]), tf.zeros([16, 32])
     )(stage="optimized_hlo")
 
-    # As "%name = f32[16,32]{1,0} dot(%left, %right), ...", the factors defined above.
+    # "%name = f32[16,32]{1,0} dot(%left, %right), ...": the factors are defined above.
     products = re.findall(r" dot\((%[\w.-]+), (%[\w.-]+)\)", hlo)
     factors = {factor for product in products for factor in product}
     assert len(products) == 3

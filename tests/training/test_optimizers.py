@@ -62,8 +62,8 @@ def test_the_bias_correction_is_computed_in_float64(t):
         tf.constant(1.0), m, v, tf.constant(t), epsilon=0.0, **hyperparameters
     )
 
-    # The decay rates are float32, as they are where they multiply m and v. From there
-    # on, float32 would be off by up to 1 in 70,000: at t = 2, 1 - 0.998001.
+    # The decay rates are float32, as they are in the updates of m and v. From there on,
+    # float32 would be off by up to 1 in 70,000: at t = 2, 1 - 0.998001.
     beta_1, beta_2 = (float(np.float32(beta)) for beta in (0.9, 0.999))
     m_hat, v_hat = float(m) / (1 - beta_1**t), float(v) / (1 - beta_2**t)
     np.testing.assert_allclose(step, m_hat / v_hat**0.5, rtol=1e-6)

@@ -1,8 +1,11 @@
 """Resumable training state."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import ROOT, run
 
 from core_mlp.pipeline.errors import InputError
 from core_mlp.results.train import EpochResult
@@ -105,3 +108,19 @@ def test_a_state_stays_when_its_training_fails():
         fail()
     with resume.exclusive_state(["failed"]) as path:
         assert path.exists()
+
+
+def test_the_code_of_a_run_is_what_train_imports():
+    """An edit of the demo or of a report does not restart an interrupted training."""
+    code = (
+        "from stages import train; from core_mlp.training import resume; "
+        "print(*resume.imported_modules(), sep='\\n')"
+    )
+    printed = run("python", "-c", code, cwd=ROOT, PYTHONPATH=f"{ROOT}:{ROOT / 'src'}")
+
+    package = ROOT / "src/core_mlp"
+    lines = [line for line in printed.splitlines() if line.startswith(str(package))]
+    modules = {str(Path(line).relative_to(package)) for line in lines}
+    assert {"training/step.py", "distributed/replicas.py", "data/images.py"} <= modules
+    rooms = {module.split("/")[0] for module in modules}
+    assert not rooms & {"serving", "reporting", "experiments", "sources", "evaluation"}

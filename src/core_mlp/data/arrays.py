@@ -16,7 +16,7 @@ Batches = Iterable[tuple[np.ndarray, np.ndarray]]
 
 
 def describe_split(dataset: str, **fields: Any) -> SplitInfo:
-    """Returns the metadata of a split; raises InputError if they are not valid."""
+    """Returns the metadata of a split; raises InputError if it is not valid."""
     try:
         return SplitInfo(dataset=dataset, **fields)
     except ValidationError as error:

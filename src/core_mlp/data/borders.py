@@ -1,4 +1,4 @@
-"""The border of images: what surrounds the thing that they show."""
+"""The border of images, which surrounds what they show."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def border_range(images: np.ndarray, indices: np.ndarray) -> tuple[float, float]
 
     Args:
       images: `[N, H, W, C]` uint8; may be memory-mapped.
-      indices: `[M]` integers, the images that count; of many, a sample is read.
+      indices: `[M]` integers, the images to use; if there are many, a sample.
 
     Returns:
       The 5th and the 95th percentile of the median brightness of an image's border.

@@ -11,8 +11,8 @@ def hold_out(keys: np.ndarray, sizes: dict[str, int]) -> dict[str, np.ndarray]:
 
     Args:
       keys: `[N]`, equal for equal images.
-      sizes: For each split in turn, how many of the first examples that are left it
-        takes; it also takes all that equal one of them.
+      sizes: Number of examples for each split in turn, taken from the first that are
+        left; a split also takes all examples that equal one of these.
 
     Returns:
       Sorted indices of the examples of each split; the rest is `train`.
@@ -30,6 +30,6 @@ def hold_out(keys: np.ndarray, sizes: dict[str, int]) -> dict[str, np.ndarray]:
         names = " + ".join(f"{split}_size" for split in sizes)
         raise InputError(
             f"{PARAMS_FILE}: {names} = {sum(sizes.values())}: none of {len(keys):,} "
-            "left for training"
+            "images left for training"
         )
     return {"train": rest, **splits}

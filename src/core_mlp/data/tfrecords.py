@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from core_mlp.pipeline.metadata import SplitInfo
 
-# Large enough to be read at the disk's speed, small enough to be read in parallel.
+# Size of a shard: large enough to be read at the disk's speed, small enough to be read
+# in parallel.
 SHARD_BYTES = 8 * 2**20
 # When streaming: shards read at a time, and examples taken from one before the next
 # (one by one costs twice as much). Both determine the order of the examples.
@@ -67,7 +68,7 @@ def write_split(
     """Writes a split as `SPLIT-00000-of-00005.tfrecord` and so on, and info.json.
 
     Args:
-      folder: Is created; its name is that of the split.
+      folder: The folder to create, named after the split.
       info: Metadata of the dataset; number of examples and digests are set here.
       images: `[N, H, W, C]` uint8, 0 to 255; may be memory-mapped.
       labels: `[N]` int64.
@@ -94,7 +95,7 @@ def read_split(
     Args:
       folder: From `write_split`.
       info: Its metadata.
-      count: How many examples to read, from the first; None for all.
+      count: How many examples to read, from the start; None for all.
 
     Returns:
       `[N, H, W, C]` uint8 images and `[N]` int64 labels.

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from core_mlp.pipeline.errors import InputError, first_line
 
-# Of the types of tasks in TF_CONFIG, those that train here; the chief is the first.
+# The task types of TF_CONFIG that take part in training, the chief first.
 TASK_TYPES = ("chief", "worker")
 
 
@@ -26,8 +26,8 @@ class Workers(NamedTuple):
 
     Attributes:
       names: Number and `host:port` of each; empty if there is only one.
-      index: This process.
-      strategy: None on one device.
+      index: Number of this process; the chief is 0.
+      strategy: How replicas are distributed; None on one device.
     """
 
     names: Sequence[str]
@@ -47,7 +47,7 @@ class Workers(NamedTuple):
 
 
 def find_workers() -> Workers:
-    """Reads `$TF_CONFIG`, which is set to what Slurm says under srun.
+    """Reads `$TF_CONFIG`; under srun, sets it from Slurm's variables first.
 
     Raises:
       InputError: If it is not valid, this process is neither chief nor worker, or its
@@ -55,7 +55,7 @@ def find_workers() -> Workers:
     """
     try:
         read_slurm()
-    # What TensorFlow's reader of Slurm's variables raises when one is odd.
+    # TensorFlow's resolver raises these if one of Slurm's variables is malformed.
     except (ValueError, LookupError, RuntimeError, OSError) as error:
         raise InputError(f"SLURM_*: not valid: {first_line(error)}") from error
     try:
@@ -66,7 +66,7 @@ def find_workers() -> Workers:
         names = [f"worker {n}, {name}" for n, name in enumerate(addresses)]
         kind = "master" if "master" in cluster else task.get("type", "worker")
         if kind not in TASK_TYPES:
-            # Such as master, TensorFlow's older name of the chief.
+            # For example master, TensorFlow's older name for the chief.
             allowed = " or ".join(TASK_TYPES)
             raise InputError(
                 f"TF_CONFIG: not valid: task type {kind!r}: expected {allowed}"
@@ -78,7 +78,7 @@ def find_workers() -> Workers:
             raise LookupError(f"there is no {kind} {index}")
         if kind == "worker":
             index += len(cluster.get("chief", []))
-        # TensorFlow would share a port.
+        # Fails if the port is in use; TensorFlow would share it.
         listen(address_of(names[index]).port).close()
     except OSError as error:
         raise InputError(f"{names[index]}: {error}") from error
@@ -88,11 +88,11 @@ def find_workers() -> Workers:
 
 
 def read_slurm() -> None:
-    """Sets `$TF_CONFIG` where srun runs several tasks, unless it is set."""
+    """Sets `$TF_CONFIG` if srun runs several tasks, unless it is already set."""
     num_tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS") or 1)
     if num_tasks < 2 or "TF_CONFIG" in os.environ:
         return
-    # Slurm itself gives each task its GPUs: these numbers only bound the tasks.
+    # Slurm itself gives each task its GPUs: these numbers only limit the tasks.
     slurm = tf.distribute.cluster_resolver.SlurmClusterResolver(
         gpus_per_node=num_tasks, gpus_per_task=1, auto_set_gpu=False
     )
@@ -102,7 +102,7 @@ def read_slurm() -> None:
 
 
 def listen(port: int) -> socket.socket:
-    """Listens at a port, for IPv6 too where the machine has it."""
+    """Listens on a port, for IPv6 too if the machine supports it."""
     if socket.has_dualstack_ipv6():
         return socket.create_server(
             ("", port), family=socket.AF_INET6, dualstack_ipv6=True
@@ -120,6 +120,6 @@ def probe(name: str) -> Exception | None:
 
 
 def address_of(name: str) -> Address:
-    """Returns host and port of a worker, whose name ends with them."""
+    """Returns a worker's host and port, parsed from the end of its name."""
     host, _, port = name.split()[-1].rpartition(":")
     return Address(host.strip("[]"), int(port))  # An IPv6 address is in brackets.

@@ -37,13 +37,13 @@ def wait_seconds() -> float:
     except ValueError:
         seconds = math.nan
     if not 0.0 < seconds < math.inf:
-        raise InputError(f"CORE_MLP_WAIT_SECONDS = {text}: expected seconds, above 0")
+        raise InputError(f"CORE_MLP_WAIT_SECONDS = {text}: expected seconds above 0")
     return seconds
 
 
 @contextmanager
 def connect(run: Mapping[str, str]) -> Iterator[Workers]:
-    """Joins the other workers, if there are any, until all are done with the block.
+    """Joins the other workers, if any; leaves once all have finished the block.
 
     Inside the block, variables are created on every device. The process ends with one
     line if a worker does not join within `$CORE_MLP_WAIT_SECONDS`, or is lost.
@@ -52,7 +52,7 @@ def connect(run: Mapping[str, str]) -> Iterator[Workers]:
       run: What determines the result, from `resume.describe_run`.
 
     Raises:
-      InputError: If this differs between the workers, or they lose each other.
+      InputError: If `run` differs between the workers, or they lose each other.
     """
     workers = find_workers()
     if not workers.names:
@@ -83,7 +83,7 @@ def connect(run: Mapping[str, str]) -> Iterator[Workers]:
             yield workers._replace(strategy=strategy)
         wait_for_all(strategy, are_done)
     except tf.errors.OpError as error:
-        time.sleep(10 * PROBE_SECONDS)  # The watcher can say who is lost.
+        time.sleep(10 * PROBE_SECONDS)  # Lets the watcher say who is lost.
         problem = first_line(error)
         raise InputError(f"the workers have lost each other: {problem}") from error
     finally:
@@ -91,7 +91,7 @@ def connect(run: Mapping[str, str]) -> Iterator[Workers]:
 
 
 def find_local_strategy() -> tf.distribute.Strategy | None:
-    """Returns a strategy for all GPUs, or else CPUs, of this process; None for one."""
+    """Returns a strategy for this process's GPUs, or else CPUs; None for only one."""
     found = tf.config.list_logical_devices("GPU")
     found = found or tf.config.list_logical_devices("CPU")
     if len(found) == 1:
@@ -102,7 +102,7 @@ def find_local_strategy() -> tf.distribute.Strategy | None:
 def wait_until_reachable(others: Sequence[str], own: str, limit: float) -> None:
     """Waits until every other worker listens at its address, as this one does.
 
-    TensorFlow would wait, too, but neither Ctrl-C nor SIGTERM ends it while it does.
+    TensorFlow would wait too, but could not be ended by Ctrl-C or SIGTERM meanwhile.
 
     Raises:
       InputError: If a worker does not listen within `limit` seconds.
@@ -137,9 +137,9 @@ def watch_others(
 
     Args:
       others: The other workers, by name.
-      process: What to kill.
-      have_joined: Is set once all workers have joined.
-      are_done: Is set once all workers are done; then they may end.
+      process: ID of the process to kill.
+      have_joined: Set once all workers have joined.
+      are_done: Set once all workers are done; then they may end.
       limit: Seconds to wait until all have joined.
     """
 
@@ -194,13 +194,13 @@ def check_same_run(
     workers: Workers,
     are_done: Event,
 ) -> None:
-    """Raises InputError on every worker if the run of one is not the chief's.
+    """Raises InputError on every worker if one's run differs from the chief's.
 
     Args:
-      strategy: Of all workers.
+      strategy: Strategy of all workers.
       run: What determines the result, from `resume.describe_run`.
       workers: The workers, and which one this is.
-      are_done: Is set before the error is raised.
+      are_done: Event to set before the error is raised.
     """
     table = np.zeros([len(workers.names), len(run)], np.int64)
     table[workers.index] = [int(digest[:15], 16) for digest in run.values()]
@@ -215,11 +215,11 @@ def check_same_run(
 def restore_state(
     workers: Workers, path: Path, modules: Sequence[tf.Module], num_epochs: int
 ) -> list[EpochResult]:
-    """Restores the state of training on the chief, and gives it to all workers."""
+    """Restores the state of training on the chief, and sends it to all workers."""
     history = resume.restore_state(path, modules)
     if not workers.names:
         return history
-    # A new variable has the chief's value on every worker.
+    # A new variable gets the chief's value on every worker.
     for variable in resume.all_variables(modules):
         variable.assign(tf.Variable(variable.numpy()).numpy())
     rows = np.zeros([num_epochs, len(EpochResult._fields)])

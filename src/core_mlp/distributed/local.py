@@ -12,14 +12,14 @@ from core_mlp.pipeline.errors import InputError
 
 
 def run_workers(number: int, command: Sequence[str]) -> None:
-    """Runs the chief's command, and the train stage as all other workers.
+    """Runs a command as the chief, and the train stage as every other worker.
 
     Raises:
       InputError: If there are fewer than two workers, or the command fails.
     """
     if number < 2:
         raise InputError(f"N = {number}: expected 2 or more workers")
-    if command[0] == "dvc":  # All workers read the data at once.
+    if command[0] == "dvc":  # The data must exist before the workers start.
         prepare = ["dvc", "repro", "--quiet", "preprocess"]
         if subprocess.run(prepare, check=False).returncode:
             raise InputError("dvc repro preprocess failed")

@@ -36,8 +36,8 @@ def compile_functions(strategy: tf.distribute.Strategy | None) -> Compiled:
 class Replicas:
     """Runs the steps of an epoch on all replicas of a strategy.
 
-    XLA has no collectives on a CPU, so what is before and after them is compiled, and
-    not the epoch as a whole.
+    XLA has no collectives on a CPU, so the code before and after them is compiled, not
+    the epoch as a whole.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
@@ -57,7 +57,7 @@ class Replicas:
         batch_size: int,
     ) -> Sums:
         """Trains on every example of a chunk once; see `step.train_epoch`."""
-        # They are copied to each device once, not in every step.
+        # Copies them to each device once instead of in every step.
         examples = self._strategy.run(
             lambda: Examples(
                 tf.identity(chunk.examples.images), tf.identity(chunk.examples.labels)
@@ -89,7 +89,7 @@ class Replicas:
         examples: Examples,
         batch: Batch,
     ) -> Sums:
-        """Trains on one batch, of which each replica has its own part."""
+        """Trains on one batch; each replica takes its own part."""
 
         def train_on_part(examples: Examples) -> Sums:
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -136,7 +136,8 @@ class Replicas:
 def _part(values: tf.Tensor, *, replica: tf.Tensor, num_replicas: int) -> tf.Tensor:
     """Returns a replica's part of the last axis, padded with zeros."""
     *sizes, size = values.shape
-    padding = [*([[0, 0]] * len(sizes)), [0, -size % num_replicas]]
+    no_padding = [[0, 0]] * len(sizes)
+    padding = [*no_padding, [0, -size % num_replicas]]
     values = tf.reshape(tf.pad(values, padding), [*sizes, -1, num_replicas])
     return values[..., replica]
 

@@ -84,16 +84,24 @@ def class_accuracies(
     rows = []
     for index in np.flatnonzero(counts.sum(axis=1)):
         count = int(counts[index].sum())
-        value, *ends = proportion(counts[index, index], count)
-        rows.append(ClassAccuracy(class_names[index], value, 1 - value, count, *ends))
+        accuracy = proportion(counts[index, index], count)
+        row = ClassAccuracy(
+            label=class_names[index],
+            accuracy=accuracy.value,
+            error_rate=1 - accuracy.value,
+            count=count,
+            low=accuracy.low,
+            high=accuracy.high,
+        )
+        rows.append(row)
     return sorted(rows, key=lambda row: row.accuracy)
 
 
 def confused_pairs(counts: np.ndarray, class_names: Sequence[str]) -> list[Confusion]:
     """Lists actual class, predicted class and number of images.
 
-    First each class with itself, in the order of the labels; then the confusions that
-    occur. With hundreds of classes, most pairs do not.
+    The pairs of a class with itself are first, in the order of the labels, followed by
+    the confusions that occur. With hundreds of classes, most do not.
 
     >>> [tuple(row) for row in confused_pairs(np.array([[5, 1], [0, 0]]), ["a", "b"])]
     [('a', 'a', 5), ('b', 'b', 0), ('a', 'b', 1)]
@@ -123,9 +131,9 @@ def calibration_bins(
     bins = np.clip(np.searchsorted(edges, confidences) - 1, 0, CALIBRATION_BINS - 1)
     return [
         CalibrationBin(
-            float(confidences[bins == index].mean(dtype=np.float64)),
-            float(is_correct[bins == index].mean()),
-            int(np.count_nonzero(bins == index)),
+            confidence=float(confidences[bins == index].mean(dtype=np.float64)),
+            accuracy=float(is_correct[bins == index].mean()),
+            count=int(np.count_nonzero(bins == index)),
         )
         for index in np.unique(bins)
     ]

@@ -21,14 +21,14 @@ NUM_EXAMPLES = 9
 TITLE_WIDTH = 20  # Characters above an image.
 MAX_TITLE_LINES = 3
 MAX_TITLE = 100
-# Of a figure; a larger one gets a palette.
+# Size of a figure's file; a larger one gets a palette.
 MAX_FIGURE_BYTES = 900_000
 PALETTE_COLORS = 255
 Draw = Callable[..., None]
 
 
 def fixed_style(draw: Draw) -> Draw:
-    """Makes a function that draws independent of the user's matplotlibrc.
+    """Makes a drawing function independent of the user's matplotlibrc.
 
     A dollar sign in a class name is shown as it is.
     """
@@ -57,7 +57,7 @@ def draw_examples(
     rows = max(1, math.ceil(len(images) / columns))
     figure = Figure(figsize=(1.5 * columns, 1.7 * rows + 0.6), layout="constrained")
     figure.suptitle(shorten(title, MAX_TITLE))
-    bare = {"xticks": [], "yticks": []}  # Ticks would take time, though not shown.
+    bare = {"xticks": [], "yticks": []}  # Even hidden ticks take time.
     all_axes = figure.subplots(rows, columns, squeeze=False, subplot_kw=bare).ravel()
     for axes in all_axes:
         axes.set_axis_off()
@@ -76,7 +76,7 @@ def wrap_title(text: str) -> str:
 
 
 def shorten(text: str, length: int) -> str:
-    """Returns a text of at most so many characters, all of which can be seen.
+    """Shortens a text to at most `length` characters, all of them visible.
 
     >>> shorten("abcdef", 4), shorten("abc", 4)
     ('abc…', 'abc')
@@ -86,10 +86,7 @@ def shorten(text: str, length: int) -> str:
 
 
 def save_figure(path: Path, figure: Figure) -> None:
-    """Writes a figure as PNG; one of many photographs with a palette, to keep it small.
-
-    It is meant for Git.
-    """
+    """Writes a figure as PNG, with a palette if it would be too large for Git."""
     with atomic_output(path) as partial:
         figure.savefig(partial, dpi=DPI, format="png")
         if partial.stat().st_size > MAX_FIGURE_BYTES:

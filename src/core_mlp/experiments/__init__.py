@@ -1,1 +1,1 @@
-"""What runs the pipeline, or what shares its runs; no TensorFlow."""
+"""Commands that run the pipeline or share its runs; no TensorFlow."""

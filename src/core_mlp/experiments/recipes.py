@@ -16,7 +16,7 @@ FOLDER = Path("recipes")
 def run_recipe(name: str, *, queue: bool, num_seeds: int | None) -> None:
     """Runs or queues the parameters of recipes/NAME.yaml as an experiment of DVC.
 
-    With `num_seeds`, runs so many seeds and writes recipes/NAME.json, its evidence.
+    With `num_seeds`, runs that many seeds and writes recipes/NAME.json, the evidence.
     Without a name, prints the names.
 
     Raises:

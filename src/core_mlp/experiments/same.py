@@ -15,8 +15,8 @@ CACHE = Path(".dvc/cache/files/md5")
 def compare_outputs(base: str) -> None:
     """Compares the outputs of the workspace with those of a revision, file by file.
 
-    Runs what is out of date first. Files of a folder are known where DVC's cache has
-    its list; otherwise the folder is compared as a whole.
+    Runs what is out of date first. A folder is compared file by file if DVC's cache has
+    its listing, and otherwise as a whole.
 
     Raises:
       InputError: If an output differs or is missing, or the pipeline fails.
@@ -29,7 +29,8 @@ def compare_outputs(base: str) -> None:
         raise InputError("dvc repro failed")
     new = _read_lock("workspace", Path("dvc.lock").read_bytes())
     moved = {md5: path for path, md5 in new.items() if path not in old}
-    num_same, problems = 0, []
+    num_same = 0
+    problems = []
     for path, md5 in old.items():
         if new.get(path) == md5:
             num_same += 1
@@ -40,14 +41,14 @@ def compare_outputs(base: str) -> None:
     problems_and_new = [*problems, *(f"new: {path}" for path in moved.values())]
     print(*problems_and_new, f"same: {num_same} outputs", sep="\n")
     if problems:
-        raise InputError(f"{len(problems)} of {len(old)} outputs are not as in {base}")
+        raise InputError(f"{len(problems)} of {len(old)} outputs differ from {base}")
 
 
 def _read_lock(name: str, lock: bytes) -> dict[str, str]:
     """Returns the MD5 of each file by its path."""
     try:
         return dict(_files(lock))
-    # Conflict markers, another schema, or half a file: the parser raises many things.
+    # Conflict markers, another schema, half a file: the parser may raise anything.
     except Exception as error:
         raise InputError(f"{name}: dvc.lock is corrupt: {first_line(error)}") from error
 

@@ -33,8 +33,8 @@ def run_seeds(
 ) -> None:
     """Runs the seeds 1 to `number`, and writes their results.
 
-    The file has mean, standard deviation and 95 % t interval of each metric, and the
-    result of each seed.
+    The file contains the mean, standard deviation and 95 % t interval of each metric,
+    and the result of each seed.
 
     Args:
       number: How many seeds.
@@ -47,8 +47,8 @@ def run_seeds(
     """
     if number < MIN_SEEDS:
         raise InputError(
-            f"N = {number}: at least {MIN_SEEDS} seeds, since fewer do not give a "
-            "reliable spread"
+            f"N = {number}: expected {MIN_SEEDS} or more, since fewer seeds do not "
+            "give a reliable spread"
         )
     if not replace:
         check_existing(path, number)
@@ -63,7 +63,7 @@ def run_seeds(
 
 
 def check_existing(path: Path, number: int) -> None:
-    """Raises InputError if a file has the results of more seeds, or is corrupt."""
+    """Raises InputError if a file holds the results of more seeds, or is corrupt."""
     if not path.exists():
         return
     try:
@@ -73,14 +73,14 @@ def check_existing(path: Path, number: int) -> None:
         raise InputError(f"{path}: corrupt: {problem}") from error
     if existing > number:
         raise InputError(
-            f"{path} has the results of {existing} seeds: to replace them by those of "
-            f"{number}, add --replace"
+            f"{path} has the results of {existing} seeds: to replace them with those "
+            f"of {number}, add --replace"
         )
 
 
 def run_seed(seed: int, settings: Sequence[str]) -> Run:
-    """Runs one seed as an experiment; DVC's run cache has what has run before."""
-    # In a copy, so that the workspace stays as it is.
+    """Runs one seed as an experiment; DVC restores it if it has run before."""
+    # With --temp, it runs in a copy, and the workspace stays as it is.
     command = ["dvc", "exp", "run", "--temp", *settings, "-S", f"seed={seed}"]
     done = subprocess.run(
         command,
@@ -99,7 +99,7 @@ def run_seed(seed: int, settings: Sequence[str]) -> Run:
 
 def write_seeds(path: Path, runs: Sequence[Run]) -> None:
     """Writes the results of several seeds of one setting, and prints their summary."""
-    # Not those in the metrics/seeds.json that an experiment starts with.
+    # Not `run.results`: those may be of the seeds.json that the experiment began with.
     results = [run.own_result for run in runs]
     for result in results:
         result.metrics = {name: result.metrics[name] for name in SEED_METRICS}

@@ -6,14 +6,14 @@ from core_mlp.pipeline.errors import InputError
 def push_runs(remote: str | None = None) -> None:
     """Pushes data, run cache, and all of its outputs, by default to the default remote.
 
-    `dvc push --run-cache` (3.67) pushes the records of the runs, but of their outputs
-    only those of the workspace, and no metrics and plots, because these are in Git.
-    Without them another clone cannot restore a run.
+    `dvc push --run-cache` (3.67) pushes the records of all runs, but only the outputs
+    of the workspace, and no metrics or plots, because these are in Git. Without them,
+    another clone cannot restore a run.
 
     Raises:
       InputError: If there is no such remote, or it cannot be reached.
     """
-    # Imported here because no other command needs the time that it takes.
+    # Imported here because it takes time and no other command needs it.
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 

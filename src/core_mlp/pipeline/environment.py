@@ -1,8 +1,8 @@
-"""What changes results or stops DVC from outside: variables, packages, odd files.
+"""Outside influences that change results or block DVC: variables, packages, odd files.
+
+Run as a program, it checks data/source, which DVC reads before any stage runs:
 
     python -m core_mlp.pipeline.environment
-
-checks data/source, which DVC reads before any stage runs.
 """
 
 import os
@@ -19,18 +19,18 @@ from core_mlp.pipeline.errors import InputError, exit_on_input_error
 from core_mlp.pipeline.text import visible
 
 SOURCE = Path("data/source")
-# Beginnings of the names of variables that change what XLA, TensorFlow, oneDNN, LiteRT
-# and CUDA's libraries compute. OPENBLAS_CORETYPE, NPY_DISABLE_CPU_FEATURES and
-# GLIBC_TUNABLES were tried: they change no byte.
+# Prefixes of the variables that change what XLA, TensorFlow, oneDNN, LiteRT and CUDA's
+# libraries compute. OPENBLAS_CORETYPE, NPY_DISABLE_CPU_FEATURES and GLIBC_TUNABLES were
+# tried and did not change a single byte.
 SETTINGS = (
     "XLA_", "TF_", "ONEDNN_", "DNNL_", "TFLITE_", "XNNPACK_",
     "NVIDIA_TF32_OVERRIDE", "CUBLAS_", "CUDNN_", "NCCL_",
 )  # fmt: skip
-# Of those, what changes no result: logs, Keras, who trains, how workers connect ...
+# Exceptions, which change no result: logs, Keras, who trains, how workers connect ...
 HARMLESS = (
     "TF_CPP_", "TF_USE_LEGACY_KERAS", "TF_ENABLE_ONEDNN_OPTS", "TF_CONFIG",
     "NCCL_DEBUG", "NCCL_SOCKET_", "ONEDNN_VERBOSE", "DNNL_VERBOSE",
-    # ... and those of Terraform, which shares the prefix.
+    # ... and Terraform's variables, which share the prefix.
     "TF_ACC", "TF_CLI_", "TF_DATA_DIR", "TF_IGNORE", "TF_INPUT", "TF_IN_AUTOMATION",
     "TF_LOG", "TF_PLUGIN_", "TF_REATTACH_", "TF_REGISTRY_", "TF_STATE_", "TF_TOKEN_",
     "TF_VAR_", "TF_WORKSPACE",
@@ -47,23 +47,20 @@ def settings_of(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in sorted(environ.items())
-        if name.startswith(SETTINGS)
-        and not name.startswith(HARMLESS)
-        # Its other tunables, such as huge pages, compute the same.
-        and (name != "GLIBC_TUNABLES" or "glibc.cpu." in value)
+        if name.startswith(SETTINGS) and not name.startswith(HARMLESS)
     }
 
 
 def find_warnings(environ: Mapping[str, str], lock: Path | None) -> list[str]:
-    """Returns a line for each thing that changes results, and that DVC does not see.
+    """Returns a warning for everything that can change results unseen by DVC.
 
     Args:
       environ: The environment as the user gave it, before TensorFlow is set up.
-      lock: The lock file that the stages depend on; None if it is not known.
+      lock: The lock file that the stages depend on; None if unknown.
     """
     lines = [
         f"warning: {name}={visible(value)} is set: it can change results, and DVC does "
-        "not see it: its run cache may return them to runs without it"
+        "not see it: its run cache may return these results to runs without it"
         for name, value in settings_of(environ).items()
     ]
     others = list(_other_packages(lock)) if lock and lock.exists() else []
@@ -72,8 +69,8 @@ def find_warnings(environ: Mapping[str, str], lock: Path | None) -> list[str]:
         more = f" and {len(others) - NUM_NAMED} more" if others[NUM_NAMED:] else ""
         lines.append(
             f"warning: installed packages differ from {lock}: {named}{more}: this can "
-            "change results, and DVC does not see it: `rm -r .venv` and `make setup` "
-            "install those of the lock"
+            "change results, and DVC does not see it: run `rm -r .venv` and `make "
+            "setup` to install the locked versions"
         )
     return lines
 
@@ -97,7 +94,7 @@ def _other_packages(lock: Path) -> Iterator[str]:
         try:
             requirement = Requirement(line)
         except InvalidRequirement:
-            continue  # Edited by hand; `make setup` would say so.
+            continue  # Edited by hand; `make setup` reports it.
         if requirement.marker and not requirement.marker.evaluate():
             continue
         version = installed.get(canonicalize_name(requirement.name))
@@ -108,9 +105,9 @@ def _other_packages(lock: Path) -> Iterator[str]:
 
 
 def _installed_versions() -> dict[str, str]:
-    """Returns the version of each installed package, by the names of their folders.
+    """Returns the version of each installed package, taken from its folder's name.
 
-    importlib.metadata would parse a file of each, which takes ten times as long.
+    importlib.metadata would parse a file per package, which takes ten times as long.
     """
     versions = {}
     # The first folder of the path wins, as it does for imports.
@@ -124,10 +121,10 @@ def _installed_versions() -> dict[str, str]:
 def check_source(folder: Path = SOURCE) -> None:
     """Checks that DVC can read all files in a folder; it need not exist.
 
-    DVC waits for a FIFO forever, without a word, before any stage runs.
+    DVC would wait for a FIFO forever, without a message, before any stage runs.
 
     Raises:
-      InputError: If there is anything else than readable files and folders, and links
+      InputError: If there is anything other than readable files and folders, and links
         to them.
     """
     try:
@@ -143,9 +140,9 @@ def check_source(folder: Path = SOURCE) -> None:
         try:
             mode = os.stat(entry.path).st_mode
         except OSError:
-            raise _unreadable(entry.path, "is a link to nothing") from None
+            raise _unreadable(entry.path, "is a broken link") from None
         if stat.S_ISDIR(mode):
-            continue  # DVC does not follow it, and fetch says so.
+            continue  # DVC does not follow such links; fetch reports them.
         if not stat.S_ISREG(mode):
             kind = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
             raise _unreadable(

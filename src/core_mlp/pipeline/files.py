@@ -18,12 +18,12 @@ from ruamel.yaml import YAML
 
 from core_mlp.pipeline.errors import InputError, first_line
 
-# Decimals of every number written: beyond what any of our test sets can resolve.
+# Decimals of every number written: more than any of our test sets can resolve.
 DECIMALS = 6
-# In a folder that an output is being written to.
+# Name of the lock file in a scratch folder; its writer holds the lock.
 LOCK_NAME = ".lock"
-# The bracket of `<script`, `</script` or `<!--`.
-OTHER_BRACKET = "\u2039"  # It looks alike.
+# Replaces the bracket of `<script`, `</script` or `<!--`; it looks alike.
+OTHER_BRACKET = "\u2039"
 SCRIPT_TAG = re.compile(r"<(?=/?script|!--)", re.IGNORECASE)
 
 
@@ -31,7 +31,7 @@ SCRIPT_TAG = re.compile(r"<(?=/?script|!--)", re.IGNORECASE)
 def atomic_output(path: Path, *write_errors: type[Exception]) -> Iterator[Path]:
     """Writes a file or folder completely or not at all.
 
-    The block writes into a folder of its own beside the output, `NAME.*.partial`. If it
+    The block writes into a scratch folder beside the output, `NAME.*.partial`. If it
     succeeds, the result is renamed to `path`; until then, the previous output stays in
     place. Several processes may write the same output at once: the last one wins.
 
@@ -55,7 +55,7 @@ def atomic_output(path: Path, *write_errors: type[Exception]) -> Iterator[Path]:
     except write_errors as error:
         raise InputError(f"{path}: cannot be written: {first_line(error)}") from error
     except OSError as error:
-        # A failed write has no file name, or that of the scratch folder.
+        # A failed write names no file, or one in the scratch folder.
         if error.errno and str(error.filename or scratch).startswith(str(scratch)):
             error.filename = str(path)
         raise
@@ -65,7 +65,7 @@ def atomic_output(path: Path, *write_errors: type[Exception]) -> Iterator[Path]:
 
 
 def _make_scratch(path: Path) -> tuple[Path, IO[bytes]]:
-    """Makes a folder beside an output, and in it a file that this process has locked.
+    """Creates a scratch folder beside an output, with a file that this process locks.
 
     The kernel releases the lock when the process ends, however it ends.
     """
@@ -75,9 +75,10 @@ def _make_scratch(path: Path) -> tuple[Path, IO[bytes]]:
     except OSError as error:
         error.filename = str(path)
         raise
-    with suppress(OSError):  # A file system without locks: nothing is ever abandoned.
+    # On a file system without locks, abandoned folders are never deleted.
+    with suppress(OSError):
         fcntl.flock(lock, fcntl.LOCK_EX)
-    # Only now may `_delete_abandoned` of another process see it.
+    # `_delete_abandoned` in another process must not see it before it is locked.
     scratch = hidden.with_name(f"{hidden.name[1:]}.partial")
     hidden.rename(scratch)
     return scratch, lock
@@ -88,9 +89,9 @@ def _delete_abandoned(path: Path) -> None:
     name = glob.escape(path.name)
     for scratch in [
         *path.parent.glob(f"{name}.*.partial"),
-        *path.parent.glob(f"{name}.partial"),  # By earlier versions.
+        *path.parent.glob(f"{name}.partial"),  # Left by earlier versions.
     ]:
-        # An error: locked by a live process, or just deleted by another one.
+        # An OSError means: locked by a live process, or just deleted by another one.
         with suppress(OSError), (scratch / LOCK_NAME).open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(scratch, ignore_errors=True)
@@ -98,7 +99,7 @@ def _delete_abandoned(path: Path) -> None:
 
 @contextmanager
 def process_lock(path: Path, work: str) -> Iterator[None]:
-    """Runs the block in one process at a time; others say what they wait for."""
+    """Runs the block in one process at a time; others print what they wait for."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
@@ -118,7 +119,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 def write_csv(path: Path, rows: Iterable[tuple], row_type: type[tuple]) -> None:
     """Writes a CSV with Unix line ends, floats rounded to six decimals.
 
-    The fields are quoted here, since Python's versions differ in which they quote.
+    Does not use the csv module: which fields it quotes depends on Python's version.
 
     Args:
       path: The file.
@@ -140,7 +141,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def parse_yaml(text: str | bytes) -> Any:
-    """Parses YAML as DVC does, so that stages use the values that dvc.lock has."""
+    """Parses YAML as DVC does, so that stages use the values in dvc.lock."""
     return YAML(typ="safe", pure=True).load(text)
 
 
@@ -176,8 +177,8 @@ def sha256(path: Path | str) -> str:
 def _csv_field(value: Any) -> str:
     r"""Returns a value as a field of a CSV.
 
-    DVC puts the CSVs of plots/ into a script of its page as they are: what would end
-    that script, or begin another, is made harmless by another bracket.
+    DVC copies the CSVs of plots/ verbatim into a script on its page. Text that would
+    end this script, or begin another, is made harmless by replacing its bracket.
 
     >>> [_csv_field(value) for value in ("a, b", "c\rd", "e", 0.25, "2 < 3")]
     ['"a, b"', '"c\rd"', 'e', '0.25', '2 < 3']
@@ -190,7 +191,7 @@ def _csv_field(value: Any) -> str:
 
 
 def _rounded(value: Any) -> Any:
-    """Rounds a Python or NumPy float, and those in a dict; returns others unchanged."""
+    """Rounds a Python or NumPy float, or those in a dict; returns all else as it is."""
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     is_float = isinstance(value, (float, np.floating))

@@ -20,7 +20,7 @@ from core_mlp.pipeline.text import visible
 
 
 def _check_class_name(name: Any) -> Any:
-    """Raises ValueError for a name that CSV, terminals or TensorFlow cannot carry."""
+    """Raises ValueError for a name that CSV, terminals or TensorFlow cannot handle."""
     # Cc: control; Cs: a byte of a folder's name that is not UTF-8; Zl, Zp: line breaks.
     if isinstance(name, str):
         for character in name:
@@ -59,7 +59,7 @@ class Metadata(BaseModel):
 
 
 class SplitInfo(Metadata):
-    """`info.json` of a split: what the files beside it hold.
+    """`info.json` of a split, which describes the files beside it.
 
     Attributes:
       dataset: Name of the dataset, with its config if there is one.
@@ -67,8 +67,8 @@ class SplitInfo(Metadata):
       class_names: Name of each class; a label is an index into them.
       drawing_side: In the train split, if its images are drawings that were all scaled
         to fit a square: its side in pixels.
-      border: In the train split, once it is held apart: brightness of the border of
-        most images, from and to, 0 to 255.
+      border: In the train split of the TFRecords: lowest and highest brightness, 0 to
+        255, of the border of most images.
       sha256: Digest of each file in the folder, by its name.
     """
 
@@ -107,12 +107,13 @@ class SplitInfo(Metadata):
 
 
 class NetworkInfo(Metadata):
-    """`network.json` of a model: what is needed to rebuild its network, and to use it.
+    """`network.json` of a model: what is needed to rebuild and use its network.
 
     Attributes:
-      border: Brightness of the border of most training images, from and to, 0 to 255.
-      drawing_side: For a model of drawings: side in pixels of the square that each of
-        them was scaled to fit.
+      border: Lowest and highest brightness, 0 to 255, of the border of most training
+        images.
+      drawing_side: For a model of drawings: the side, in pixels, of the square that
+        each of them was scaled to fit.
     """
 
     image_shape: ImageShape

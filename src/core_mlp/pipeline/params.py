@@ -16,23 +16,23 @@ PARAMS_FILE = Path("params.yaml")
 DATASET_NAME = (
     r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_.+-]+)?(:[0-9]+\.[0-9]+\.[0-9]+)?$"
 )
-# Within these bounds each value, and 1 - beta, differs from 0 and 1 in float32.
+# Within these bounds, float32 rounds no positive fraction to 0, no decay rate to 1.
 PositiveFraction = Annotated[float, Field(ge=1e-30, le=1.0)]
 DecayRate = Annotated[float, Field(ge=0.0, le=0.999999)]
 
 
-def _is_not_just_equal(value: Any) -> Any:
-    """Refuses 1.0 and True, which `Literal` takes for 1."""
+def _refuse_equal_values(value: Any) -> Any:
+    """Rejects 1.0 and True, which `Literal` accepts as 1."""
     if isinstance(value, (bool, float)):
         raise ValueError("input should be 1 or 3")
     return value
 
 
-Channels = Annotated[Literal[1, 3] | None, BeforeValidator(_is_not_just_equal)]
+Channels = Annotated[Literal[1, 3] | None, BeforeValidator(_refuse_equal_values)]
 
 
 class StageParams(BaseModel):
-    """Base of the stages' parameters: exact types, no unknown keys."""
+    """Base class of the stages' parameters: exact types, no unknown keys."""
 
     model_config = ConfigDict(
         frozen=True, strict=True, extra="forbid", allow_inf_nan=False
@@ -48,7 +48,7 @@ class FetchParams(StageParams):
 
 
 class AugmentationParams(StageParams):
-    """How strongly `training.augmentation.augment` distorts; 0 is not at all."""
+    """How strongly `training.augmentation.augment` distorts; 0 means not at all."""
 
     rotation: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
     scale: Annotated[float, Field(ge=0.0, le=0.9)] = 0.0
@@ -107,11 +107,11 @@ Stage = TypeVar("Stage", bound=StageParams)
 def load_params(stage_params: type[Stage], path: Path = PARAMS_FILE) -> Stage:
     """Validates params.yaml as a whole, and returns one stage's part of it.
 
-    Validating all of it stops the first stage, rather than the last, on a bad value.
+    With the whole file validated, a bad value stops the first stage, not the last.
 
     Raises:
       InputError: If the file is not a YAML mapping, or a key is unknown, missing, of
-        another type or out of range. The message names file, key and value.
+        the wrong type or out of range. The message names file, key and value.
     """
     content = path.read_bytes()
     try:

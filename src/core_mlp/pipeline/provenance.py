@@ -1,10 +1,10 @@
-"""What a stage's results were made with, so that dvc.lock can be checked against it.
+"""Records what a stage's results were made with, so that dvc.lock can be checked.
 
 `dvc commit` and `dvc exp save` write the present parameters and hashes into dvc.lock
 without running anything. Each stage therefore writes its own record while it runs, as
-one of its outputs. Parameters and dependencies in dvc.lock determine what the record of
-a stage has to be, so that its hash in dvc.lock tells whether the stage ran with them:
-that needs no data, only dvc.lock.
+one of its outputs. The parameters and dependencies in dvc.lock determine what a stage's
+record must be, so the record's hash in dvc.lock tells whether the stage ran with them.
+This check needs no data, only dvc.lock.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ FOLDER = Path("data/provenance")
 
 
 def record_path(stage: str) -> Path:
-    """Returns where a stage's record is."""
+    """Returns the path of a stage's record."""
     return FOLDER / f"{stage}.json"
 
 
@@ -27,7 +27,7 @@ def record_path(stage: str) -> Path:
 def recorded(stage: str) -> Iterator[None]:
     """Runs a stage in the block; if it succeeds, writes its record.
 
-    The record is of the start, since code and parameters may be edited meanwhile.
+    The record describes the start: code and parameters may be edited during the run.
     """
     record = describe_stage(stage)
     yield
@@ -60,17 +60,17 @@ def describe_stage(stage: str) -> str | None:
                     params[dep.def_path] = dep.hash_info.value
                 else:
                     deps[dep.def_path] = dep.hash_info.value
-    # There is no DVC here, or a file is missing: the stage itself will say so.
+    # There is no DVC here, or a file is missing: the stage itself reports it.
     except DvcException:
         return None
     return _record(deps, params)
 
 
 def find_contradictions(stages: Mapping[str, Any]) -> Iterator[str]:
-    """Yields the stages whose results were made with something else than dvc.lock says.
+    """Yields the stages whose results were not made with what dvc.lock says.
 
     Args:
-      stages: `stages` of a dvc.lock. A stage that has no record is not checked.
+      stages: `stages` of a dvc.lock. Stages without a record are not checked.
     """
     for name, stage in stages.items():
         outs = {out["path"]: out["md5"] for out in stage.get("outs", [])}

@@ -18,8 +18,8 @@ PARENT_CHECK_SECONDS = 0.2
 def run_stage(main: Callable[[], None]) -> None:
     """Runs a stage as a process that ends when DVC does, and records what it ran with.
 
-    `stages/__init__.py` has set `$PARENT_PID`, before the imports during which DVC may
-    have been killed.
+    `stages/__init__.py` has set `$PARENT_PID` first of all, since DVC may be killed
+    during the imports that follow.
     """
     parent = int(os.environ["PARENT_PID"])
     threading.Thread(target=exit_with_parent, args=[parent], daemon=True).start()

@@ -1,4 +1,4 @@
-"""Text from outside (names of files, classes, branches), made safe to show."""
+"""Makes text from outside (names of files, classes, branches) safe to show."""
 
 import sys
 import unicodedata
@@ -8,10 +8,10 @@ HARMLESS_FORMAT_CHARACTERS = "\u200c\u200d"
 
 
 def visible(text: str) -> str:
-    r"""Replaces characters that cannot be seen, or that steer a terminal, by escapes.
+    r"""Replaces invisible characters, and those that control a terminal, with escapes.
 
-    These are control characters, bidirectional and other format characters, separators
-    of lines, and lone surrogates, which stand for bytes of a file name that are not
+    These are control characters, bidirectional and other format characters, line
+    separators, and lone surrogates, which stand for bytes of a file name that are not
     UTF-8.
 
     >>> visible("a\x1b[31m b\u202e"), visible("日本 7")

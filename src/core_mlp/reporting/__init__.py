@@ -1,1 +1,1 @@
-"""What is in Git, compared and described; no TensorFlow."""
+"""Compares and describes the results that are in Git; no TensorFlow."""

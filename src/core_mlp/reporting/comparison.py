@@ -1,4 +1,4 @@
-"""Two runs compared: their settings over seeds, and their models image by image."""
+"""Compares two runs: their settings over seeds, and their models image by image."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,7 +14,7 @@ class Comparison:
     Attributes:
       status: Whether the settings are compared over seeds, or why not.
       reason: The same in words.
-      advice: What to do about it; empty if nothing is.
+      advice: What to do about it; empty if there is nothing to do.
       metrics: Difference of the settings by metric, over seeds.
       classes: Difference of the settings in test accuracy by class, over seeds.
       fixed: Indices of the images that only the new model classifies correctly.
@@ -51,13 +51,14 @@ def compare(base: Run, head: Run) -> Comparison:
     metrics, classes = {}, {}
     advice = ""
     if (base.metrics, base.mistakes) == (head.metrics, head.mistakes):
-        status, reason = "no result changed", "No result changed"
+        status = "no result changed"
+        reason = "No result changed"
     elif base.identity == head.identity:
         status = "same settings"
         reason = "Both have the same settings, so any difference is noise"
     elif len(base.results) == len(head.results) == 1:
         status = "not decided"
-        reason = "Each side has one seed, which shows no noise of training"
+        reason = "Each side has one seed, which does not show the noise of training"
         stale = [run.name for run in (base, head) if run.seeds]
         if stale:
             reason += (
@@ -68,7 +69,8 @@ def compare(base: Run, head: Run) -> Comparison:
             "run core-mlp seeds 20 on one side, better on both, and commit the result"
         )
     else:
-        status, reason = "compared", ""
+        status = "compared"
+        reason = ""
         metrics, classes = compare_seeds(base.results, head.results)
     return Comparison(
         status=status,

@@ -1,4 +1,4 @@
-"""Fills the templates of templates/: Markdown, and pages in HTML."""
+"""Fills the templates in templates/, as Markdown or as HTML pages."""
 
 import base64
 import html
@@ -18,8 +18,8 @@ from core_mlp.reporting.significance import summarize
 
 FOLDER = Path(__file__).with_name("templates")
 MARKDOWN_CHARACTERS = "\\`*_{}[]<>|&~"
-# Also what GitHub, and MathJax elsewhere, find in text: @name, #1, GH-1, $x$, \(x\),
-# ://, www., :emoji:
+# Also what GitHub, or MathJax elsewhere, recognizes in text: @name, #1, GH-1, $x$,
+# \(x\), ://, www., :emoji:
 SPECIAL = re.compile(
     rf"[{re.escape(MARKDOWN_CHARACTERS)}@$#]|:(?=/|[\w+-]+:)|(?<=\bwww)\.|(?<=\bGH)-",
     re.IGNORECASE,
@@ -29,9 +29,8 @@ SPECIAL = re.compile(
 def escape(value: Any) -> Markup:
     r"""Escapes a value for Markdown, so that a name from outside is not markup.
 
-    GitHub makes mentions, references and links out of the text that has been rendered,
-    so that a backslash does not prevent them. An element of its own around a character
-    does.
+    GitHub finds mentions, references and links in the rendered text, so a backslash
+    does not prevent them. Wrapping a character in an element of its own does.
 
     >>> print(escape("*a* @b $c$ http://d"))
     \*a\* <span>@</span>b <span>$</span>c<span>$</span> http<span>:</span>//d
@@ -46,13 +45,13 @@ def _escape_special(match: re.Match) -> str:
     character = match[0]
     if character in MARKDOWN_CHARACTERS:
         return f"\\{character}"
-    if character == "#":  # Both: a heading, and a reference such as #1.
+    if character == "#":  # May start a heading or a reference, such as #1.
         return "<span>\\#</span>"
     return f"<span>{character}</span>"
 
 
 def render(template: str, **values: Any) -> str:
-    """Fills a template of templates/; in Markdown, what it inserts is escaped."""
+    """Fills a template of templates/; in Markdown, inserted values are escaped."""
     is_markdown = template.endswith(".md")
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
@@ -103,12 +102,12 @@ def format_value(value: Any) -> str:
 
 
 def format_confidence(confidence: float) -> str:
-    """Returns a probability with four decimals, never as if it were certain."""
+    """Returns a probability with four decimals, never rounded to certainty."""
     return "> 0.9999" if confidence > 0.9999 else f"{confidence:.4f}"
 
 
 def format_p(p_value: float) -> str:
-    """Returns a p-value with two significant digits and the sign before it."""
+    """Returns a p-value with two significant digits, after its "=" or "<"."""
     return "< 0.0001" if p_value < 0.0001 else f"= {p_value:.2g}"
 
 

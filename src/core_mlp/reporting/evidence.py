@@ -1,7 +1,7 @@
 """Do the results of a run agree with each other?
 
-Results are files in Git, and a file can be edited. Most numbers are in two files: what
-was edited in one only is found here. CI recomputes the rest; see docs/reports.md.
+Results are files in Git, and files can be edited. Most numbers are in two files, so an
+edit of only one is found here. CI recomputes the rest; see docs/reports.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Numbers are rounded when they are written, and so are those computed from them here.
 TOLERANCE = 2 * 10.0**-DECIMALS
-# Fewer runs of the same settings than this are as far from the mean of the seeds.
+# Probability below which a run's distance from the mean of the seeds is refused.
 IMPROBABLE = 1e-3
 TRAIN = "metrics/train.json"
 EVALUATE = "metrics/evaluate.json"
@@ -51,7 +51,7 @@ def _check_training(run: Run) -> Iterator[str]:
     epochs = {row.epoch: row for row in run.history}
     kept = run.metrics["train_epochs"]
     if [*epochs] != [*range(1, len(epochs) + 1)] or kept not in epochs:
-        yield f"{TRAIN} has train_epochs = {kept:g}, plots/history.csv another number"
+        yield f"{TRAIN} has train_epochs = {kept:g}, plots/history.csv another"
         return
     for name in (
         "train_loss",
@@ -62,7 +62,7 @@ def _check_training(run: Run) -> Iterator[str]:
         if name in run.metrics and not _is_equal(
             run.metrics[name], getattr(epochs[kept], name)
         ):
-            yield f"{TRAIN} and plots/history.csv have another {name}"
+            yield f"{TRAIN} and plots/history.csv differ in {name}"
     # Without patience, all epochs of the parameters are trained, and the last is kept.
     limit = run.params.get("epochs", math.inf)
     if kept > limit or (not run.params.get("patience") and kept < len(epochs)):
@@ -86,7 +86,7 @@ def _check_test(run: Run) -> Iterator[str]:
             )
     expected_rows = {row.label: row for row in metrics.class_accuracies(counts, names)}
     if expected_rows.keys() != {row.label for row in run.classes}:
-        yield "plots/per_class.csv and plots/confusion.csv have other classes"
+        yield "plots/per_class.csv and plots/confusion.csv have different classes"
         return
     for row in run.classes:
         if not _is_equal(row[1:], expected_rows[row.label][1:]):
@@ -95,12 +95,12 @@ def _check_test(run: Run) -> Iterator[str]:
                 f"{row.label}"
             )
     if sum(b.count for b in run.calibration) != run.count:
-        yield "plots/calibration.csv and plots/confusion.csv have other image counts"
+        yield "plots/calibration.csv and plots/confusion.csv differ in image count"
     elif not _is_equal(
         run.metrics["test_calibration_error"],
         metrics.calibration_error(run.calibration),
     ):
-        yield f"{EVALUATE} and plots/calibration.csv have another calibration error"
+        yield f"{EVALUATE} and plots/calibration.csv differ in calibration error"
 
 
 def _check_mistakes(run: Run) -> Iterator[str]:
@@ -108,11 +108,11 @@ def _check_mistakes(run: Run) -> Iterator[str]:
     pairs = Counter((m.label, m.predicted) for m in run.mistakes.values())
     expected = {p: n for p, n in run.confusion.items() if n and p[0] != p[1]}
     if pairs != expected:
-        yield "plots/mistakes.csv and plots/confusion.csv have other mistakes"
+        yield "plots/mistakes.csv and plots/confusion.csv have different mistakes"
 
 
 def _check_seeds(run: Run) -> Iterator[str]:
-    """Compares metrics/seeds.json with itself and, if of these settings, the run."""
+    """Checks metrics/seeds.json, and compares it with a run of the same settings."""
     if run.seeds is None:
         return
     results = run.seeds.runs
@@ -151,13 +151,13 @@ def _compare_with_seeds(run: Run, results: Sequence[SeedRun]) -> Iterator[str]:
     """
     shares = {row.label: row.count / run.count for row in run.classes}
     for result in results:
-        if result.classes.keys() != shares.keys():  # It does not have all of them.
+        if result.classes.keys() != shares.keys():  # Some are missing.
             continue
         by_class = sum(shares[name] * value for name, value in result.classes.items())
         if not _is_equal(by_class, result.metrics["test_accuracy"]):
             yield (
-                f"seed {result.seed} in {SEEDS} has another test_accuracy than its "
-                "classes give"
+                f"seed {result.seed} in {SEEDS} has a different test_accuracy than "
+                "its classes give"
             )
     accuracies = [result.metrics["test_accuracy"] for result in results]
     own, summary = run.metrics["test_accuracy"], summarize(accuracies)

@@ -1,4 +1,4 @@
-"""Pictures of the model card, from CSVs in plots/."""
+"""Draws the pictures of the model card from CSVs in plots/."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ def draw_confusion(
 ) -> None:
     """Draws how often each actual class is predicted as each class.
 
-    Of more than MAX_CLASSES classes, the most confused are drawn.
+    If there are more than MAX_CLASSES classes, the most confused are drawn.
     """
     # Imported here because they take a second.
     import pandas as pd
@@ -53,7 +53,7 @@ def draw_confusion(
         index=pd.Index(names, name="actual"),
         columns=pd.Index(names, name="predicted"),
     )
-    # Up to 10 classes a row has 0.75 inches, then less.
+    # Each of the first 10 rows takes 0.75 inches, each further row less.
     size = max(5.0, 0.75 * min(len(names), 10) + 0.3 * max(0, len(names) - 10) + 1.5)
     labels = [shorten(name, MAX_LABEL) for name in names]
     figure = Figure(figsize=(size, 0.85 * size), layout="constrained")

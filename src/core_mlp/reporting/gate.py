@@ -61,15 +61,16 @@ def load(revision: str | None) -> Gate:
         return Gate.model_validate(parse_yaml(content.decode("utf-8")))
     except ValidationError as error:
         raise InputError(f"{where}: {first_problem(error)}") from error
-    # As for params.yaml, the parser raises many things.
+    # As with params.yaml, the parser raises errors of many types.
     except Exception as error:
         raise InputError(f"{where}: not valid YAML") from error
 
 
 def load_rules(base: str, head: str | None) -> tuple[Gate, str]:
-    """Returns the base's thresholds, and how head's differ: no change loosens its own.
+    """Returns the base's thresholds, and how head's differ.
 
-    Where the base has other rules, or none, the thresholds are head's.
+    A change cannot loosen its own thresholds, unless the base has other rules or none:
+    then head's are used.
     """
     own = load(head)
     try:
@@ -92,9 +93,9 @@ def load_rules(base: str, head: str | None) -> tuple[Gate, str]:
 
 def check(rules: Gate, head: Run, comparison: Comparison) -> list[Result]:
     """Checks a run, and its comparison with the base."""
-    accuracy, low, high = (
-        head.metrics[f"test_accuracy{end}"] for end in ("", "_low", "_high")
-    )
+    accuracy = head.metrics["test_accuracy"]
+    low = head.metrics["test_accuracy_low"]
+    high = head.metrics["test_accuracy_high"]
     error = head.metrics["test_calibration_error"]
     return [
         Result(
@@ -132,7 +133,9 @@ def check_accuracy(margin: float, comparison: Comparison) -> Result:
 
 
 def check_classes(margin: float, comparison: Comparison) -> Result:
-    """Passes if each class's interval is above, fails if one is below, by Holm.
+    """Passes if every class's interval is above the margin; fails if one is below.
+
+    The p-values are adjusted by Holm's method for the number of classes.
 
     A class that no seed on either side classifies differently, such as one without
     mistakes, has lost nothing.
@@ -144,9 +147,10 @@ def check_classes(margin: float, comparison: Comparison) -> Result:
     if not classes:
         return Result(rule, "pass", "every class has the same accuracy in all seeds")
     p_values = adjust_p_values([d.p_below(-margin) for d in classes.values()])
-    # As one side of a 95 % interval.
+    # This corresponds to one side of a 95 % interval.
     if min(p_values) < (1 - CONFIDENCE_LEVEL) / 2:
-        outcome, name = "fail", list(classes)[int(np.argmin(p_values))]
+        outcome = "fail"
+        name = list(classes)[int(np.argmin(p_values))]
     else:
         name = min(classes, key=lambda name: classes[name].interval()[0])
         passes = classes[name].interval()[0] >= -margin

@@ -1,4 +1,4 @@
-"""MODEL_CARD.md and its pictures, from what is in Git."""
+"""Writes MODEL_CARD.md and its pictures from the results in Git."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a change did to the model: two runs compared, as report.md and report.html."""
+"""Reports what a change did to the model, as report.md and report.html."""
 
 import io
 import math
@@ -24,7 +24,7 @@ HTML = Path("report.html")
 MAX_IMAGES = 20
 MAX_CONFUSIONS = 10
 MAX_CLASSES = 100
-# Whether a metric improves by growing, by the last part of its name.
+# Whether a higher value of a metric is better, by the last part of its name.
 IMPROVES_UPWARDS = {"accuracy": True, "loss": False, "error": False}
 
 
@@ -34,7 +34,7 @@ class Report(NamedTuple):
     Attributes:
       base: The run to compare with.
       head: The run to report on.
-      comparison: The two compared.
+      comparison: The comparison of the two.
       verdict: A title, what happened, what to do, then further paragraphs.
       results: Results of the gate's rules, if they were checked.
       edits: How head changes the rules; empty if it does not.
@@ -122,7 +122,7 @@ def describe_verdict(
 
 
 def render_report(report: Report, *, pictures: bool = False) -> str:
-    """Returns the report as Markdown, which has pictures only for a page."""
+    """Returns the report as Markdown; pictures are only for the HTML page."""
     base, head, comparison = report.base, report.head, report.comparison
     values: dict[str, Any] = {"metrics": []}
     if comparison.status != "no result changed":
@@ -175,7 +175,7 @@ class ImageList(NamedTuple):
         image = str(mistake.index)
         if self.with_pictures:
             image = thumbnail(self.run, mistake.index) + image
-        predictions = [mistake.label, mistake.predicted]  # Of base, and of head.
+        predictions = [mistake.label, mistake.predicted]  # Of base and head.
         if self.kind == "fixed":
             predictions.reverse()
         confidence = document.format_confidence(mistake.confidence)
@@ -214,7 +214,7 @@ def param_rows(base: Run, head: Run) -> list[list[str]]:
 def class_rows(base: Run, head: Run, comparison: Comparison) -> Iterator[list[str]]:
     """Yields the accuracy of each class in both settings, over seeds.
 
-    Of more than MAX_CLASSES classes, those with the smallest p-values.
+    If there are more than MAX_CLASSES, yields those with the smallest p-values.
     """
     p_values = adjust_p_values([d.p_value for d in comparison.classes.values()])
     adjusted = dict(zip(comparison.classes, p_values, strict=True))
@@ -255,12 +255,12 @@ def confusion_rows(base: Run, head: Run, comparison: Comparison) -> list[list[st
 
 
 def _all_confusions(base: Run, head: Run) -> dict[tuple[str, str], int]:
-    """Returns head's number of images of each pair that has any on either side."""
+    """Returns head's number of images for each pair that occurs on either side."""
     return dict.fromkeys(base.confusion, 0) | head.confusion
 
 
 def thumbnail(run: Run, index: int) -> str:
-    """Returns a misclassified image for a page, cut from the run's sprite, if there."""
+    """Returns a misclassified image for a page, cut from the sprite; "" if missing."""
     number = list(run.mistakes).index(index)
     if run.sprite is None or number >= MAX_MISTAKES:
         return ""
@@ -275,7 +275,7 @@ def thumbnail(run: Run, index: int) -> str:
 
 
 def _format_change(metric: str, change: float, is_known: bool) -> str:
-    """Returns a change with an arrow; if it is no noise, says "better" or "worse"."""
+    """Returns a change with an arrow; unless it is noise, adds "better" or "worse"."""
     if abs(change) < 0.00005:
         return "="
     size = f"{change:+.4f}".removesuffix(".0000")

@@ -1,4 +1,4 @@
-"""Results of a run, as Git has them."""
+"""Reads the results of a run from Git."""
 
 import csv
 import hashlib
@@ -71,7 +71,7 @@ class Run(NamedTuple):
 
     Attributes:
       metrics: Content of metrics/train.json and metrics/evaluate.json.
-      confusion: Number of images of each pair of actual and predicted class.
+      confusion: Number of images for each pair of actual and predicted class.
       mistakes: Misclassified images by their index in the test split.
       sprite: PNG of the misclassified images, if there is one.
       test_split: Hash of the test split.
@@ -112,7 +112,7 @@ class Run(NamedTuple):
 
     @property
     def results(self) -> list[SeedRun]:
-        """Results of all seeds, where metrics/seeds.json is of these settings."""
+        """Results of all seeds if seeds.json has these settings, else of this run."""
         if self.seeds and self.seeds.identity == self.identity:
             return self.seeds.runs
         return [self.own_result]
@@ -185,7 +185,7 @@ def read_run(revision: str | None, name: str | None = None) -> Run:
 
 
 def _check_params(run: Run, locked: dict[str, Any]) -> None:
-    """Raises InputError if params.yaml is not what dvc.lock has, key by key."""
+    """Raises InputError if a key of params.yaml differs from dvc.lock."""
     for key in sorted(run.params.keys() | locked.keys()):
         if key not in locked:
             raise InputError(

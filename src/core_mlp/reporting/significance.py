@@ -1,8 +1,8 @@
 """Is a difference more than noise? Statistics over seeds, with SciPy only.
 
 Training with another seed is another draw from the same distribution, so two settings
-are compared by the means over their seeds. On how many images two models differ says
-nothing about that.
+are compared by the means over their seeds. The number of images on which two models
+differ says nothing about that.
 """
 
 import math
@@ -17,7 +17,7 @@ from core_mlp.pipeline.files import DECIMALS
 
 POWER = 0.8
 MAX_SEEDS = 1000
-# Numbers are rounded when they are written: what differs by less does not differ.
+# Numbers are rounded when they are written: smaller differences do not count.
 RESOLUTION = 1.5 * 10.0**-DECIMALS
 
 
@@ -48,7 +48,7 @@ class Difference(NamedTuple):
 
     @property
     def is_unchanged(self) -> bool:
-        """Whether no seed of either side differs from another."""
+        """Whether all seeds of both sides agree."""
         return not self.error and abs(self.value) <= RESOLUTION
 
     def interval(self) -> tuple[float, float]:
@@ -88,9 +88,9 @@ class Difference(NamedTuple):
         return "equivalent" if -margin < low and high < margin else "not decided"
 
     def seeds_to_decide(self, margin: float) -> int | None:
-        """Returns how many seeds a side would decide, if this is the true difference.
+        """Returns how many seeds per side would settle it if this is the true value.
 
-        None stands for more than a thousand.
+        None means more than a thousand.
         """
         number = np.arange(2, MAX_SEEDS + 1)
         # As if one side had all of the variance, the worst case of Welch's test.
@@ -103,7 +103,8 @@ class Difference(NamedTuple):
 
 def summarize(values: Sequence[float]) -> Summary:
     """Summarizes a metric over at least two seeds."""
-    mean, sd = float(np.mean(values)), variance(values) ** 0.5
+    mean = float(np.mean(values))
+    sd = variance(values) ** 0.5
     quantile = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, len(values) - 1)
     half_width = float(quantile) * sd / len(values) ** 0.5
     return Summary(mean, sd, mean - half_width, mean + half_width)
@@ -137,10 +138,10 @@ def difference_of_means(old: Sequence[float], new: Sequence[float]) -> Differenc
         weights = [p**2 / (len(v) - 1) for p, v in zip(parts, (old, new), strict=True)]
         df = sum(parts) ** 2 / sum(weights)
     return Difference(
-        float(np.mean(new) - np.mean(old)),
-        float(sum(parts) ** 0.5),
-        float(df),
-        float(np.mean(variances) ** 0.5),
+        value=float(np.mean(new) - np.mean(old)),
+        error=float(sum(parts) ** 0.5),
+        df=float(df),
+        sd=float(np.mean(variances) ** 0.5),
     )
 
 

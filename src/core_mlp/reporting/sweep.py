@@ -74,7 +74,7 @@ def rank_runs(runs: list[Run]) -> dict[str, Any]:
 
 
 def by_validation(group: list[Run]) -> tuple[float, float]:
-    """Sorts settings by accuracy, and equally accurate ones by loss."""
+    """Sort key of settings: by accuracy, and if equally accurate, by loss."""
     return -_mean(group, "validation_accuracy"), _mean(group, "validation_loss")
 
 
@@ -84,9 +84,11 @@ def _mean(group: list[Run], metric: str) -> float:
 
 def describe_selection(ranked: list[list[Run]]) -> str:
     """Returns by how much choosing the best overstates its validation accuracy."""
-    number, sd, bias = len(ranked), 0.0, 0.0
+    number = len(ranked)
+    sd = bias = 0.0
     runs = chain.from_iterable(ranked)
-    if seeds := next((run for run in runs if len(run.results) > 1), None):
+    seeds = next((run for run in runs if len(run.results) > 1), None)
+    if seeds:
         sd = statistics.stdev(r.metrics[ACCURACIES[0]] for r in seeds.results)
         # Blom's approximation of the expected maximum of standard normal variables.
         bias = stats.norm.ppf((number - 0.375) / (number + 0.25)) * sd

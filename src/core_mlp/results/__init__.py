@@ -1,1 +1,1 @@
-"""What is in metrics/ and plots/: written by a stage each, read by the reports."""
+"""Contents of metrics/ and plots/, each written by one stage and read by reports."""

@@ -14,7 +14,7 @@ class LabelCount(NamedTuple):
 class DataProblem(NamedTuple):
     """A row of plots/data_problems.csv: number of images with a problem, maybe 0.
 
-    Missing classes are a problem too; then it is the number of classes.
+    If the problem is missing classes, `count` is the number of classes.
     """
 
     split: str

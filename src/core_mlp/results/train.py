@@ -1,4 +1,4 @@
-"""Metrics, and rows of the CSVs, that train writes."""
+"""Metrics and rows of CSVs that train writes."""
 
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ class EpochResult(NamedTuple):
             "train_accuracy": self.train_accuracy,
             "validation_loss": self.validation_loss,
             "validation_accuracy": self.validation_accuracy,
-            # Not epochs, the parameter: `dvc exp show` would prefix both columns.
+            # Not named epochs, like the parameter: `dvc exp show` would prefix both.
             "train_epochs": self.epoch,
         }
 

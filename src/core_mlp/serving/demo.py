@@ -1,4 +1,4 @@
-"""A page to draw on: what the network sees, and its best answers."""
+"""Serves a page to draw on, which shows what the network sees and answers."""
 
 import errno
 import html
@@ -57,11 +57,11 @@ def set_environment(folder: str) -> None:
     """Makes Gradio independent of this process's environment.
 
     Args:
-      folder: For uploaded pictures; Gradio's own may be another user's.
+      folder: For uploaded pictures; Gradio's own may belong to another user.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("GRADIO_TEMP_DIR", folder)
-    # Gradio asks its own page whether it is there, which a proxy cannot answer.
+    # Gradio checks that its own page can be reached, which would fail through a proxy.
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             del os.environ[name]

@@ -1,4 +1,4 @@
-"""Fits a drawing into a frame, as the drawings that a model was trained on."""
+"""Fits a drawing into a frame, like the drawings that a model was trained on."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ MID_GRAY = 127.5
 # strongest stroke.
 MIN_CONTRAST = 16
 MIN_INK = 0.25
-MAX_STROKES = 9_000  # Pixels, of the square around the strokes that is scaled at once.
+MAX_STROKES = 9_000  # Largest side of the strokes, in pixels, that is scaled at once.
 
 
 def fit_drawing(
@@ -71,7 +71,7 @@ def _fit_square(strokes: Image.Image, side: int) -> np.ndarray:
     length = max(width, height)
     left = (width - length) // 2
     top = (height - length) // 2
-    # Outside of the strokes, the crop is black: no ink.
+    # Outside the strokes, the crop is black: no ink.
     strokes = strokes.crop((left, top, left + length, top + length))
     square = np.asarray(resize_image(strokes, [side, side]))
     if square.any():

@@ -1,4 +1,4 @@
-"""Answers about pictures: prepares image files as in training and classifies them."""
+"""Classifies pictures: prepares image files as in training, and prints the answers."""
 
 import json
 import os
@@ -44,7 +44,7 @@ class Model(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A picture as the network gets it.
+    """A picture as the network sees it.
 
     Attributes:
       image: `[H, W, C]` uint8.
@@ -56,7 +56,7 @@ class Prepared(NamedTuple):
 
 
 def load_model(folder: Path) -> Model:
-    """Loads a SavedModel from wherever it is; raises InputError or OSError."""
+    """Loads a SavedModel; raises InputError or OSError if it cannot be loaded."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such model; `dvc repro` makes one")
     network = NetworkInfo.read(folder / saved_model.METADATA)
@@ -88,13 +88,14 @@ def prepare(file: Path, network: NetworkInfo, invert: Invert = "auto") -> Prepar
 
 
 def is_unlike(trained: tuple[float, float], own: float) -> bool:
-    """Tells whether a border is light where all those of training were dark, or not.
+    """Tells whether a border is light and those of training are dark, or vice versa.
 
     >>> is_unlike((0, 10), 250), is_unlike((0, 10), 20), is_unlike((0, 200), 250)
     (True, False, False)
 
     Args:
-      trained: Brightness of most training images' borders, from and to, 0 to 255.
+      trained: Lowest and highest brightness, 0 to 255, of most training images'
+        borders.
       own: Brightness of the picture's border.
     """
     low, high = trained
@@ -115,7 +116,7 @@ def classify(model: Model, images: np.ndarray, *, top: int) -> list[dict[str, fl
 
 
 def find_pictures(folder: Path) -> tuple[list[Path], list[str]]:
-    """Finds the image files in a folder and below, without hidden ones.
+    """Finds the image files in a folder and below, except hidden ones.
 
     Returns:
       The files, sorted, and a line about each file and folder that cannot be read, or
@@ -128,7 +129,10 @@ def find_pictures(folder: Path) -> tuple[list[Path], list[str]]:
 
     for root, folders, names in os.walk(folder, onerror=note):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for path in (Path(root, name) for name in names if not name.startswith(".")):
+        for name in names:
+            if name.startswith("."):
+                continue
+            path = Path(root, name)
             try:
                 # Opening a pipe would wait for somebody to write into it.
                 if os.path.isfile(path) and is_image_file(path):
@@ -151,9 +155,9 @@ def predict_files(
     invert: Invert = "auto",
     show: Path | None = None,
 ) -> bool:
-    """Prints answers about files, and about image files in folders and below, sorted.
+    """Classifies files, and the image files in folders and below; prints the answers.
 
-    A file that cannot be used is a line on stderr; the others are answered.
+    A file that cannot be used is reported on stderr; the others are classified.
 
     Args:
       model: The model that answers.
@@ -161,7 +165,7 @@ def predict_files(
       top: How many classes to give for a picture.
       output_format: How to print the answers.
       invert: Whether to swap light and dark.
-      show: Where to draw what the network saw, as PNG; None for nowhere.
+      show: PNG file to draw what the network saw; None to draw nothing.
 
     Returns:
       Whether all files could be used.
@@ -187,7 +191,7 @@ def predict_files(
             prepared = prepare(file, model.network, invert)
         except InputError as error:
             problems.append(str(error))
-        # Whatever a picture causes, the others are answered.
+        # Whatever error one picture causes, the others are classified.
         except Exception as error:
             problems.append(f"{str(file)!r}: {first_line(error)}")
         else:

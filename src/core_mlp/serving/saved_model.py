@@ -51,7 +51,7 @@ def save_classifier(folder: Path, classifier: Classifier, network: NetworkInfo) 
     """
     with atomic_output(folder, tf.errors.OpError) as partial:
         tf.saved_model.save(classifier, str(partial), signatures=classifier.classify)
-        # Optional, and it holds a random identifier.
+        # This optional file contains a random identifier.
         (partial / "fingerprint.pb").unlink()
         network.write(partial / METADATA)
 
@@ -60,7 +60,7 @@ def load_classifier(folder: Path) -> Callable[..., dict[str, tf.Tensor]]:
     """Loads the signature `serving_default` of a SavedModel.
 
     Returns:
-      A function from the keyword argument `images` to a dict, as `Classifier.classify`.
+      A function from the keyword `images` to a dict; see `Classifier.classify`.
 
     Raises:
       InputError: If it is missing or corrupt.
@@ -75,7 +75,7 @@ def load_classifier(folder: Path) -> Callable[..., dict[str, tf.Tensor]]:
 def predict(
     classify: Callable[..., dict[str, tf.Tensor]], images: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Classifies `[N, H, W, C]` uint8 images in batches, by a loaded signature.
+    """Classifies `[N, H, W, C]` uint8 images in batches, with a loaded signature.
 
     Returns:
       `[N]` int64 classes and `[N, num_classes]` float32 probabilities.

@@ -1,4 +1,4 @@
-"""`sklearn_digits`, a dataset of our own; a pattern for others."""
+"""`sklearn_digits`, a dataset of our own; a template for others."""
 
 from collections.abc import Iterator
 
@@ -7,9 +7,9 @@ import tensorflow_datasets as tfds
 
 
 class SklearnDigits(tfds.core.GeneratorBasedBuilder):
-    """The 1,797 handwritten digits of 8x8 pixels that come with scikit-learn.
+    """The 1,797 handwritten digits of 8x8 pixels that scikit-learn includes.
 
-    The last 360 are the test split: most were written by other people than the rest.
+    The last 360 are the test split; most of their writers did not write the rest.
     """
 
     VERSION = tfds.core.Version("1.0.0")

@@ -28,7 +28,7 @@ from core_mlp.sources.image_files import (
 )
 from core_mlp.sources.listing import Listing
 
-# What a folder may be called that holds a split, in any case.
+# Names, in any case, that the folder of a split may have.
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -39,31 +39,33 @@ SPLIT_NAMES = {
     "validation": "validation",
     "dev": "validation",
 }
-# Of a task: large enough to hide the cost of passing it on, small enough for memory.
+# Size of a task: large enough to hide the cost of passing it on, small enough for
+# memory.
 TASK_FILES = 64
 TASK_BYTES = 2**20
 WINDOW_TASKS = 256
 MAX_PROBLEMS = 20
 MAX_NAMES = 5
 
-# Paths by class by split.
+# Paths of images, by split and then by class.
 Images = dict[str, dict[str, list[str]]]
 # Paths by folder; the dataset's own folder is "".
 FilesByFolder = dict[str, list[str]]
 
 
 def find_images(listing: Listing) -> Images:
-    """Finds the image files of a dataset: paths by class by split.
+    """Finds the image files of a dataset.
 
     Class names are in Unicode's normal form C, so that `café` is one class however a
     file system spells it.
 
     Returns:
-      No splits at all if no folder in the dataset's folder holds images.
+      Paths by split and class; empty if no folder in the dataset's folder contains
+      images.
 
     Raises:
       InputError: If an image would be left out because of where it is, or a class has
-        files, but none that can be read. Other files are named in a warning.
+        files, but no images. Other files are only named in a warning.
     """
     for path in listing.ignored:
         if is_image_file(listing.root / path):
@@ -94,7 +96,7 @@ def _find_splits(listing: Listing, images: FilesByFolder) -> dict[str, str]:
         if kinds[top] and any(f.startswith(f"{top}/") for f in images)
     }
     if not divided and not all(kinds.values()):
-        return {"train": ""}  # A class may be called train, or test.
+        return {"train": ""}  # Classes may be called train or test.
     for top in tops:
         if kinds[top] == "validation":
             raise InputError(
@@ -174,7 +176,7 @@ def _refuse_place(listing: Listing, path: str, expected: str) -> None:
 
 
 def _warn_of_others(listing: Listing, others: FilesByFolder) -> None:
-    """Names the files that are no images, by the folders that they are in."""
+    """Warns of the files that are not images, folder by folder."""
     if not others:
         return
     counts = [f"{len(others[f]):,} in {f or listing.root}" for f in sorted(others)]
@@ -218,19 +220,21 @@ def read_splits(
         message = f"expected a folder for each of two or more classes, found {found}"
         raise InputError(f"dataset = {name}: {message}")
     read = partial(_read, image_size=image_size, channels=channels)
-    problems, example = [], None
+    problems = []
+    example = None
     pool = ProcessPoolExecutor(None, None, _start_worker, [os.getpid()])
     try:
         for split, classes in images.items():
-            labels = [n for n, c in enumerate(names) for _ in classes.get(c, [])]
-            paths = [path for c in names for path in classes.get(c, [])]
+            labels, paths = [], []
+            for label, class_name in enumerate(names):
+                class_paths = classes.get(class_name, [])
+                labels += [label] * len(class_paths)
+                paths += class_paths
             hashes = _map(pool, sha256, paths, TASK_FILES)
             hashes = tqdm(hashes, "hash", len(paths), unit="file", disable=None)
             files = sorted(zip(hashes, labels, paths, strict=True))
             if not example:
-                results = ((path, read(path)) for _, _, path in files)
-                readable = ((p, r.shape) for p, r in results if not isinstance(r, str))
-                example = next(readable, ("", (1, 1, 1)))
+                example = _find_example(read, files)
             info = describe_split(
                 dataset=name,
                 version="folder",
@@ -247,6 +251,17 @@ def read_splits(
         raise InputError(f"dataset = {name}: {found}")
 
 
+def _find_example(
+    read: Callable[[str], np.ndarray | str], files: list[tuple[str, int, str]]
+) -> tuple[str, tuple[int, ...]]:
+    """Returns path and shape of the first image that can be read."""
+    for _, _, path in files:
+        pixels = read(path)
+        if not isinstance(pixels, str):
+            return path, pixels.shape
+    return "", (1, 1, 1)
+
+
 def _read_batches(
     pool: ProcessPoolExecutor,
     read: Callable[[str], np.ndarray | str],
@@ -256,7 +271,8 @@ def _read_batches(
 ) -> Batches:
     """Reads files in other processes, one window of tasks after another.
 
-    What cannot be read goes into `problems`, and becomes a black image.
+    If a file cannot be read, the reason is added to `problems`, and a black image takes
+    its place.
     """
     first, shape = example
     task = max(1, min(TASK_FILES, TASK_BYTES // math.prod(shape)))
@@ -279,7 +295,7 @@ def _read_batches(
 def _read(
     path: str, image_size: Sequence[int] | None, channels: int | None
 ) -> np.ndarray | str:
-    """Returns an image file as `[H, W, C]` uint8, or why it cannot be read."""
+    """Returns an image as `[H, W, C]` uint8, or the reason why it cannot be read."""
     try:
         image = read_image(path, channels)
         return np.atleast_3d(resize_image(image, image_size) if image_size else image)
@@ -303,6 +319,6 @@ def _map(
 
 
 def _start_worker(parent: int) -> None:
-    """Leaves Ctrl-C to the parent, and ends with it."""
+    """Leaves Ctrl-C to the parent process, and ends when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=exit_with_parent, args=[parent], daemon=True).start()

@@ -18,14 +18,14 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from core_mlp.data.borders import border_pixels
 from core_mlp.pipeline.errors import InputError, first_line
 
-# What fetch, predict and demo read. Pillow knows more, and would start Ghostscript for
-# some of it.
+# Formats that fetch, predict and demo read. Pillow knows more, and would start
+# Ghostscript for some of them.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 FORMAT_NAMES = "PNG, JPEG, GIF, BMP, WebP or TIFF"
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
-# Bytes at the beginning of a file that tell what it is.
+# Bytes at the beginning of a file that identify its format.
 HEAD_BYTES = 16
-# A picture, decoded, takes four bytes a pixel at most.
+# A decoded picture takes at most four bytes per pixel.
 MAX_PIXELS = 89_478_485
 MAX_FILE_BYTES = 300_000_000
 MAX_SECONDS = 10.0
@@ -33,16 +33,16 @@ MAX_SECONDS = 10.0
 # programs write up to about twelve.
 MAX_SCANNED_PIXELS = 3_000_000_000
 MAX_JPEG_PARTS = 10_000
-# Of a run-length encoded BMP: a code of four bytes skips up to 255 rows.
+# Width of a run-length encoded BMP, in which a code of four bytes skips up to 255 rows.
 MAX_RLE_WIDTH = 65_536
-# Of a tag, as of the EXIF. Pillow makes a Python object of each value, and 22 us are
-# needed for each of as many tiles, if they are compressed by LZMA.
+# Values of one tag, such as a tag of the EXIF. Pillow creates a Python object for each
+# value. A tag also lists the tiles; each takes 22 us if compressed by LZMA.
 MAX_TAG_VALUES = 250_000
 # LZMA decodes 10 to 20 MB of noise a second.
 MAX_LZMA_BYTES = 100_000_000
 
 GRAY_MODES = {"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"}
-# How an image has to be turned, by the EXIF orientation; 1 is upright.
+# How to turn an image upright, by its EXIF orientation; 1 is upright.
 ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -52,9 +52,9 @@ ORIENTATIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-JPEG_MARKER_BYTES = 4  # With the length of the part.
+JPEG_MARKER_BYTES = 4  # Including the length of the part.
 JPEG_START, JPEG_EXIF_START = b"\xff\xd8\xff", b"Exif\0\0"
-# Not a marker: 255 and 0, which stand for 255 itself; 255 and 255; restarts.
+# Not markers: 255 and 0, which stand for 255 itself; 255 and 255; restarts.
 JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 JPEG_TEM, JPEG_SOI, JPEG_EOI, JPEG_SOS, JPEG_APP1 = 0x01, 0xD8, 0xD9, 0xDA, 0xE1
 
@@ -63,7 +63,7 @@ BIG_TIFF_STARTS = TIFF_STARTS[2:]
 TIFF_BITS_PER_SAMPLE, TIFF_PHOTOMETRIC, TIFF_WHITE_IS_ZERO = 258, 262, 0
 TIFF_ROWS_PER_STRIP, TIFF_STRIP_BYTES = 278, 279
 TIFF_TILE_WIDTH, TIFF_TILE_HEIGHT, TIFF_TILE_BYTES = 322, 323, 325
-# Bytes of a value, by its type in a tag.
+# Bytes per value, by the type of a tag.
 TIFF_VALUE_BYTES = {
     **dict.fromkeys((1, 2, 6, 7), 1),
     **dict.fromkeys((3, 8), 2),
@@ -72,8 +72,9 @@ TIFF_VALUE_BYTES = {
 }
 MAX_TAGS = 65_535
 
-# What Pillow warns about, such as an odd EXIF, does not change the picture; but Python
-# silences warnings for all threads at once. It also bounds the memory of a server.
+# Pillow's warnings, such as about an odd EXIF, do not concern the picture and are
+# silenced. Python silences them for all threads at once, so only one thread may read at
+# a time. The lock also limits the memory of a server.
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -107,20 +108,20 @@ def is_image_file(path: Path) -> bool:
 def read_image(file: Path | str | BinaryIO, channels: int | None = None) -> Image.Image:
     """Reads an image file of one of FORMATS, whatever it is called.
 
-    The first frame of an animation counts; the camera's orientation (EXIF) is applied;
-    transparent parts become white. Of unsigned integers of more than 8 bits the top 8
-    bits are kept; fewer bits are spread over 0 to 255.
+    Takes the first frame of an animation, applies the camera's orientation (EXIF), and
+    makes transparent parts white. Unsigned integers of more than 8 bits are reduced to
+    their top 8 bits; those of fewer bits are spread over 0 to 255.
 
     Args:
       file: The file, or its path.
-      channels: 1 for gray, 3 for RGB, None for what the file has.
+      channels: 1 for gray, 3 for RGB, None to keep what the file has.
 
     Returns:
       An image of mode L or RGB.
 
     Raises:
       InputError: If the file is not such an image, is truncated, has more than
-        MAX_PIXELS pixels, takes more than about MAX_SECONDS to decode, or has numbers
+        MAX_PIXELS pixels, takes more than about MAX_SECONDS to decode, or has values
         without a fixed range: floats, signed integers, or integers of 32 bits.
     """
     where = f"{str(file)!r}: " if isinstance(file, Path | str) else ""
@@ -130,7 +131,7 @@ def read_image(file: Path | str | BinaryIO, channels: int | None = None) -> Imag
             warnings.catch_warnings(action="ignore"),
             _open(file) as image,
         ):
-            # Before it is decoded: then Pillow forgets it.
+            # Read before decoding, when Pillow still knows it.
             packing = image.tile[0].args if image.tile else None
             image.load()
             _scale_transparent_color(image, packing)
@@ -141,7 +142,7 @@ def read_image(file: Path | str | BinaryIO, channels: int | None = None) -> Imag
     except MemoryError as error:
         problem = "there is not enough memory to read it"
         raise InputError(f"{where}{problem}") from error
-    # Pillow's decoders raise whatever a corrupt file makes them raise.
+    # For a corrupt file, Pillow's decoders raise errors of any type.
     except Exception as error:
         problem = getattr(error, "strerror", None) or first_line(error)
         raise InputError(f"{where}not a readable image: {problem}") from error
@@ -155,7 +156,7 @@ def convert_image(image: Image.Image, channels: int | None = None) -> Image.Imag
     is_gray = image.mode in GRAY_MODES
     if image.mode.startswith("I;16"):
         image = _keep_top_bits(image)
-    if image.mode == "LAB":  # Pillow converts it to nothing else.
+    if image.mode == "LAB":  # Pillow converts LAB only to RGB.
         image = image.convert("RGB")
     if image.has_transparency_data:
         if image.mode == "La":
@@ -169,8 +170,8 @@ def convert_image(image: Image.Image, channels: int | None = None) -> Image.Imag
 def resize_image(image: Image.Image, size: Sequence[int]) -> Image.Image:
     """Scales an image to fit into `[height, width]`, antialiased.
 
-    The aspect ratio is kept, as far as a side has at least one pixel: what is left of
-    the frame is filled with the median color of the image's border.
+    The aspect ratio is kept, except that a side has at least one pixel. The rest of the
+    frame is filled with the median color of the image's border.
     """
     height, width = size
     if image.size == (width, height):
@@ -194,13 +195,13 @@ def resize_image(image: Image.Image, size: Sequence[int]) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turns an image as its EXIF orientation says; reads nothing else of the EXIF."""
+    """Turns an image upright by its EXIF orientation; ignores the rest of the EXIF."""
     exif = image.info.get("exif", b"").removeprefix(JPEG_EXIF_START)
     if not _has_plain_tags(exif):
         return image
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    # A corrupt EXIF says nothing; the picture itself can be read.
+    # A corrupt EXIF is ignored; the picture itself can be read.
     except Exception:
         return image
     method = ORIENTATIONS.get(orientation)
@@ -209,13 +210,13 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _keep_top_bits(image: Image.Image) -> Image.Image:
     """Converts an image of up to 16 bits to mode L."""
-    tags = getattr(image, "tag_v2", {})  # Of a TIFF.
+    tags = getattr(image, "tag_v2", {})  # Only a TIFF has them.
     num_bits = tags.get(TIFF_BITS_PER_SAMPLE, (16,))[0]
     values = np.asarray(image)
     pixels = (values >> (num_bits - 8)).astype(np.uint8)
     if tags.get(TIFF_PHOTOMETRIC) == TIFF_WHITE_IS_ZERO:
         pixels = 255 - pixels
-    # The one gray value that stands for transparent.
+    # The one gray value that means transparent.
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         pixels[values == transparent] = 255
@@ -234,7 +235,7 @@ def _scale_transparent_color(image: Image.Image, packing: object) -> None:
 class _TimedFile(io.BytesIO):
     """A file in memory that fails to be read once its time is up.
 
-    Pillow reads a file's parts one by one, also those that it skips: a file of millions
+    Pillow reads a file's parts one by one, even those that it skips: a file of millions
     of tiny parts would take minutes.
     """
 
@@ -261,7 +262,7 @@ def _open(file: Path | str | BinaryIO) -> Image.Image:
     except UnidentifiedImageError as error:
         if not is_image(content[:HEAD_BYTES]):
             raise
-        problem = "damaged, or of a kind that is not read, as 64 bits are"
+        problem = "damaged, or of an unsupported kind, such as 64-bit pixels"
         raise InputError(problem) from error
     num_pixels = image.width * image.height
     if num_pixels > MAX_PIXELS:
@@ -279,9 +280,9 @@ def _open(file: Path | str | BinaryIO) -> Image.Image:
 
 
 def _check_jpeg(content: bytes) -> tuple[bytes, int]:
-    """Counts the scans of a JPEG's first picture, which ends where libjpeg ends.
+    """Counts the scans of a JPEG's first picture, up to where libjpeg stops reading.
 
-    What follows it, such as the film of a telephone's moving picture, does not count.
+    What follows, such as the video of a phone's motion photo, does not count.
 
     Returns:
       The file, without its EXIF if that is hostile, and the number of scans.
@@ -308,7 +309,7 @@ def _check_jpeg(content: bytes) -> tuple[bytes, int]:
         is_exif = content.startswith(JPEG_EXIF_START, start)
         if marker == JPEG_APP1 and is_exif:
             exif_parts.append((found.start(), position))
-    # Pillow joins them.
+    # Joined, as Pillow does.
     skipped = JPEG_MARKER_BYTES + len(JPEG_EXIF_START)
     exif = b"".join(content[start + skipped : end] for start, end in exif_parts)
     if not _has_plain_tags(exif):
@@ -318,7 +319,7 @@ def _check_jpeg(content: bytes) -> tuple[bytes, int]:
 
 
 def _has_plain_tags(content: bytes) -> bool:
-    """Tells whether the tags of a TIFF, or an EXIF, are read in little time and memory.
+    """Tells whether the tags of a TIFF or EXIF can be read in little time and memory.
 
     Pillow copies what a tag refers to, and tags may all refer to the same bytes.
     """
@@ -332,7 +333,7 @@ def _has_plain_tags(content: bytes) -> bool:
     try:
         (start,) = struct.unpack_from(start_format, content)
         (num_tags,) = struct.unpack_from(count_format, content, start)
-    # There is nothing to be read, or Pillow says why not.
+    # There are no tags, or Pillow reports what is wrong with them.
     except struct.error:
         return True
     start += struct.calcsize(count_format)
@@ -349,7 +350,7 @@ def _has_plain_tags(content: bytes) -> bool:
         if value_bytes > 1 and num_values > MAX_TAG_VALUES:
             return False
         num_bytes += num_values * value_bytes
-    # Twice, because programs let equal values share their place.
+    # Twice, because programs may store equal values only once.
     return num_bytes <= 2 * len(content)
 
 
@@ -380,7 +381,7 @@ def _read_bytes(file: Path | str | BinaryIO) -> bytes:
     if not isinstance(file, Path | str):
         content = file.read(MAX_FILE_BYTES + 1)
     else:
-        # Opening a pipe would wait for who writes into it.
+        # Opening a pipe would wait for somebody to write into it.
         if not stat.S_ISREG(os.stat(file).st_mode):
             raise InputError("not a regular file")
         with open(file, "rb", buffering=0) as opened:

@@ -1,7 +1,7 @@
-"""What a folder in data/source holds, as DVC sees it.
+"""Lists what a folder in data/source contains, as DVC sees it.
 
-fetch runs again when a file changes that DVC hashes. It must therefore read no other
-files: not those behind a link to a folder, nor those that DVC ignores.
+fetch runs again only if a file that DVC hashes has changed. It must therefore read no
+other files: neither those behind a link to a folder nor those that DVC ignores.
 """
 
 import os
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Listing(NamedTuple):
-    """The content of a folder, without what is hidden.
+    """The content of a folder, without hidden files.
 
     Attributes:
       root: The folder, which need not exist.
@@ -32,9 +32,10 @@ class Listing(NamedTuple):
 
     def refuse_ignored(self, path: str) -> None:
         """Raises InputError for a file that is needed, but that DVC ignores."""
-        problem = f"DVC ignores it{_rule(self.root / path)}, and would not notice"
+        file = self.root / path
         raise InputError(
-            f"{self.root / path}: {problem} a change: change the rule, or move the file"
+            f"{file}: DVC ignores it{_rule(file)}, and would not notice a change: "
+            "change the rule, or move the file"
         )
 
 
@@ -49,7 +50,7 @@ def list_folder(source_dir: Path, name: str) -> Listing:
 
     Raises:
       InputError: If there is something that DVC does not hash: a link to a folder, a
-        link to nothing, a folder that cannot be read, a FIFO, a socket or a device.
+        broken link, a folder that cannot be read, a FIFO, a socket or a device.
     """
     root = source_dir / name
     if ".." in PurePath(name).parts:
@@ -64,7 +65,10 @@ def list_folder(source_dir: Path, name: str) -> Listing:
     if root.is_dir():
         for found, is_folder in _walk(str(root)):
             relative = found[len(str(root)) + 1 :]
-            (folders if is_folder else files).append(relative)
+            if is_folder:
+                folders.append(relative)
+            else:
+                files.append(relative)
     hashed = _files_hashed(source_dir, root) if files else None
     if hashed is None:
         return Listing(root, files, folders, [])
@@ -77,7 +81,7 @@ def _walk(folder: str) -> Iterator[tuple[str, bool]]:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        problem = f"cannot be read ({error.strerror}), so that DVC takes it for empty"
+        problem = f"cannot be read ({error.strerror}), and DVC would take it for empty"
         raise InputError(f"{folder}: {problem}") from error
     for entry in entries:
         if entry.name.startswith("."):
@@ -94,7 +98,7 @@ def _walk(folder: str) -> Iterator[tuple[str, bool]]:
 
 
 def _refuse_link(path: str) -> None:
-    """Raises InputError for a link that is not one to a file, or that should not be."""
+    """Raises InputError for a link to a folder, to nothing, or in place of a folder."""
     target = os.readlink(path)
     if os.path.isfile(path):
         raise InputError(f"{path}: expected a folder, found a link to a file, {target}")
@@ -107,7 +111,7 @@ def _refuse_link(path: str) -> None:
         )
     if os.path.exists(path):
         _refuse_special(path)
-    raise InputError(f"{path}: a link to {target}, where nothing is: delete it")
+    raise InputError(f"{path}: a broken link to {target}: delete it")
 
 
 def _refuse_special(path: str) -> None:
@@ -126,15 +130,16 @@ def _files_hashed(source_dir: Path, root: Path) -> set[str] | None:
         return None
     from dvc.fs import localfs
 
-    top, names = os.path.abspath(source_dir), root.relative_to(source_dir).parts
+    top = os.path.abspath(source_dir)
+    names = root.relative_to(source_dir).parts
     path = os.path.join(top, *names)
     hashed = set()
-    # From the same folder as DVC, since the rules of .dvcignore are read on the way.
+    # Starts from the same folder as DVC, since rules in .dvcignore are read on the way.
     for folder, folders, files in ignore.walk(localfs, top):
         if folder == path or folder.startswith(path + os.sep):
             relative = folder[len(path) + 1 :]
             hashed.update(os.path.join(relative, file) for file in files)
-        else:  # On the way to `root`: other datasets are not walked through.
+        else:  # On the way to `root`: does not walk through other datasets.
             depth = len(Path(folder).relative_to(top).parts)
             folders[:] = [name for name in folders if name == names[depth]]
     return hashed

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-# TFDS finds the datasets whose modules are imported.
+# TFDS finds only the datasets whose modules are imported.
 from core_mlp.sources import digits  # noqa: F401  # isort: skip
 from core_mlp.data.arrays import Batches, describe_split
 from core_mlp.pipeline.errors import InputError
@@ -64,7 +64,7 @@ def find_dataset(
     data_dir = _tfds_dir() / "core_mlp" / key
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    # An unknown version or config, or a corrupt folder: builders raise many things.
+    # An unknown version or config, or a corrupt folder: builders may raise anything.
     except Exception as error:
         problem = _describe(error)
         is_tfds_name = re.fullmatch(r"\w+", base_name)
@@ -81,11 +81,11 @@ def find_dataset(
 def prepare_dataset(builder: Builder, archives: Path, scratch_dir: Path) -> Builder:
     """Prepares a dataset in the builder's folder, unless it is already there.
 
-    An original file that is found in `archives` is used instead of a download. What is
-    extracted from it is deleted: TFDS would reuse it for any file of the same name.
+    An original file that is found in `archives` is used instead of a download. Files
+    extracted from it are deleted: TFDS would reuse them for any file of the same name.
 
     A dataset of our own is prepared again in `scratch_dir`: TFDS would reuse what an
-    earlier version of our code has prepared.
+    earlier version of our code prepared.
 
     Returns:
       The builder to read the dataset from.
@@ -107,12 +107,12 @@ def prepare_dataset(builder: Builder, archives: Path, scratch_dir: Path) -> Buil
         is_writable = os.access(existing, os.W_OK)
         download_dir = shared if is_writable else scratch_dir / "downloads"
         _download_and_prepare(builder, archives, download_dir)
-    # Without a lock: another user's prepared dataset can be read, not written to.
+    # Once prepared, it needs no lock: another user's dataset is read-only to us.
     elif not builder.data_path.exists():
         lock = Path(builder.data_path).parent.with_suffix(".lock")
         try:
             with process_lock(lock, f"preparing {builder.name}"):
-                if builder.data_path.exists():  # By the process that was waited for.
+                if builder.data_path.exists():  # By the process that held the lock.
                     builder.info.read_from_directory(builder.data_path)
                 else:
                     # TFDS names downloads by URL and checksum, so they can be shared.
@@ -124,7 +124,8 @@ def prepare_dataset(builder: Builder, archives: Path, scratch_dir: Path) -> Buil
                 f"and cannot be: {error.filename or lock}: {error.strerror or error}: "
                 "set it to a folder of your own"
             ) from error
-    if "train" not in (splits := builder.info.splits):
+    splits = builder.info.splits
+    if "train" not in splits:
         found = ", ".join(splits) or "none"
         problem = f"no split train, but {found}, in {builder.data_path}"
         raise InputError(f"dataset = {builder.name}: {problem}")
@@ -132,13 +133,13 @@ def prepare_dataset(builder: Builder, archives: Path, scratch_dir: Path) -> Buil
 
 
 def _download_and_prepare(builder: Builder, archives: Path, download_dir: Path) -> None:
-    """Prepares a dataset in the builder's folder, where it is not yet."""
+    """Prepares a dataset in the builder's folder, which does not exist yet."""
     extract_dir = Path(builder.data_path).parent / "extracted"
-    missing = {
-        url: name
-        for url, info in (builder.url_infos or {}).items()
-        if not (archives / (name := info.filename or Path(url).name)).exists()
-    }
+    missing = {}
+    for url, info in (builder.url_infos or {}).items():
+        name = info.filename or Path(url).name
+        if not (archives / name).exists():
+            missing[url] = name
     if missing:
         print(
             f"Downloading what is not in {archives}: {', '.join(missing)}; without a "
@@ -152,11 +153,11 @@ def _download_and_prepare(builder: Builder, archives: Path, download_dir: Path) 
                 extract_dir=extract_dir, manual_dir=archives, try_download_gcs=False
             ),
         )
-    # TFDS's builders raise whatever their sources make them raise.
+    # TFDS's builders raise errors of any type, as their sources do.
     except Exception as error:
         import tensorflow as tf
 
-        # A bug in our own builder keeps its traceback; a full disk is not one.
+        # A bug in our own builder keeps its traceback; a full disk is not a bug.
         io_errors = (OSError, tf.errors.OpError)
         if _is_ours(builder) and not isinstance(error.__cause__ or error, io_errors):
             raise
@@ -183,10 +184,11 @@ def _tfds_dir() -> Path:
 
 
 def _describe_folder(listing: Listing) -> str:
-    """Returns what there is in a folder that has no images in folders of classes."""
-    root, dvc_file = listing.root, listing.root.with_name(f"{listing.root.name}.dvc")
+    """Describes the content of a folder that has no class folders with images."""
+    root = listing.root
+    dvc_file = root.with_name(f"{root.name}.dvc")
     if dvc_file.exists() and not root.exists():
-        return f"{dvc_file} is there, its files are not: run `dvc pull {dvc_file}`"
+        return f"{dvc_file} exists, but its files do not: run `dvc pull {dvc_file}`"
     if listing.files:
         example = str(root / listing.files[0])
         return f"it has {len(listing.files):,} other files, such as {example!r}"
@@ -269,7 +271,9 @@ def _output_shape(
 ) -> Shape:
     """Raises InputError unless the dataset has images of one shape with labels."""
     features = builder.info.features
-    image, label = (dict(features.items()).get(key) for key in ("image", "label"))
+    by_name = dict(features.items())
+    image = by_name.get("image")
+    label = by_name.get("label")
     if (
         not isinstance(image, tfds.features.Image)
         or not isinstance(label, tfds.features.ClassLabel)

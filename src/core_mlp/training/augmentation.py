@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from core_mlp.pipeline.params import AugmentationParams
 
-# XLA draws it ten times as fast on a CPU as the default, Philox; it needs XLA.
+# On a CPU, XLA runs it ten times as fast as the default, Philox. It needs XLA.
 RANDOM_ALGORITHM = "threefry"
 NUM_DRAWS = 8
 
@@ -28,13 +28,13 @@ def augment(
     """Distorts each image of a batch at random; must be compiled by XLA.
 
     An image is rotated, scaled, sheared and shifted about its center, displaced by an
-    elastic field (white noise, blurred), and flipped in half of the cases. Pixels are
+    elastic field (blurred white noise), and flipped in half of the cases. Pixels are
     interpolated bilinearly; outside the image, the nearest pixel is used.
 
     Args:
       images: `[B, H, W, C]` float32; the shape is static.
       seed: `[2]` int32; equal seeds give equal draws.
-      rotation: Largest angle in degrees; angles are uniform, as are the next three.
+      rotation: Largest angle, in degrees; drawn uniformly, as are the next three.
       scale: Largest relative change of height and of width.
       shear: Largest horizontal displacement per pixel of vertical distance.
       shift: Largest displacement in each direction, in pixels.
@@ -67,7 +67,8 @@ def augment(
         from_x *= tf.sign(draws[6])
     if elastic:
         field = elastic_field(batch_size, height, width, smoothness, seeds[1])
-        from_y, from_x = from_y + elastic * field[0], from_x + elastic * field[1]
+        from_y += elastic * field[0]
+        from_x += elastic * field[1]
     return interpolate(images, from_y + center_y, from_x + center_x)
 
 
@@ -83,7 +84,7 @@ def elastic_field(
     def blur(size: int) -> tf.Tensor:
         distance = np.subtract.outer(np.arange(size), np.arange(size)) / smoothness
         weights = np.exp(-0.5 * distance**2)
-        # Rows of norm 1 keep the variance, at the border too.
+        # Rows of norm 1 keep the variance, even at the border.
         weights /= np.linalg.norm(weights, axis=1, keepdims=True)
         return tf.constant(weights, tf.float32)
 
@@ -91,8 +92,8 @@ def elastic_field(
     noise = tf.random.stateless_uniform(
         [2 * batch_size * width, height], seed, -bound, bound, alg=RANDOM_ALGORITHM
     )
-    # Many rows, few columns: with many columns, the sums of a product, and so the last
-    # bits, would depend on the number of cores.
+    # Many rows and few columns: with many columns, the order of summation, and so the
+    # last bits, would depend on the number of cores.
     blurred = tf.matmul(noise, blur(height), transpose_b=True)
     blurred = tf.transpose(tf.reshape(blurred, [-1, width, height]), [0, 2, 1])
     blurred = tf.matmul(tf.reshape(blurred, [-1, width]), blur(width), transpose_b=True)
@@ -121,7 +122,7 @@ def interpolate(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     right = tf.cast(left < width - 1, tf.int32)
     corner = top * width + left
     flat = tf.reshape(images, [batch_size, -1, channels])
-    # A batched gather: XLA then looks up where an image starts once for all its pixels.
+    # With a batched gather, XLA looks up only once where an image's pixels start.
     pixels = partial(tf.gather, flat, batch_dims=1)
     rows = []
     for index in (corner, corner + down):

@@ -11,7 +11,7 @@ from core_mlp.data import tfrecords
 from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.pipeline.params import TrainParams
 
-# Upper bound of a streamed chunk, which is trained on in one call.
+# Upper bound of a streamed chunk, on which one call trains.
 CHUNK_BYTES = 2**23
 
 
@@ -53,7 +53,7 @@ def epoch_data(folder: Path, info: SplitInfo, p: TrainParams) -> EpochData:
       folder: The split, from `tfrecords.write_split`.
       info: Its metadata.
       p: The parameters seed, for shuffling; batch_size, as a chunk holds whole batches;
-        and memory_budget, in MiB of images: if there are more, they are streamed.
+        and memory_budget, in MiB of images: a larger split is streamed.
     """
     if info.num_examples * math.prod(info.image_shape) <= p.memory_budget * 2**20:
         return _resident_epochs(read_examples(folder, info), p.seed)
@@ -104,7 +104,7 @@ def _streamed_epochs(folder: Path, info: SplitInfo, p: TrainParams) -> EpochData
 def epoch_permutation(num_examples: int, seed: Sequence[int]) -> tf.Tensor:
     """Draws the order of the examples in one epoch.
 
-    Must be called eagerly: XLA draws other numbers from the same seed.
+    Must be called eagerly: XLA draws different numbers from the same seed.
 
     Args:
       num_examples: Number of training examples.

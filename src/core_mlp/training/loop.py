@@ -20,9 +20,9 @@ class Models(NamedTuple):
     """The same network in three roles, which may be one and the same.
 
     Attributes:
-      trained: Gets the optimizer's steps.
-      evaluated: Has the averages of the trained weights, if they are averaged.
-      kept: Has the evaluated weights of the best epoch, with patience.
+      trained: Is updated by the optimizer.
+      evaluated: Holds the averages of the trained weights, if they are averaged.
+      kept: Holds the evaluated weights of the best epoch, if there is patience.
     """
 
     trained: tf.Module
@@ -43,7 +43,7 @@ class Epoch(NamedTuple):
 
     Attributes:
       result: Its losses and accuracies.
-      images_per_second: Speed of training alone; in the first epoch that includes
+      images_per_second: Training speed, without evaluation; the first epoch includes
         compilation.
     """
 
@@ -83,7 +83,7 @@ def train(
       compiled: The compiled functions of an epoch.
 
     Yields:
-      Each epoch, when it has ended.
+      Each epoch as it ends.
 
     Raises:
       InputError: If a loss is not finite.
@@ -100,7 +100,7 @@ def train(
                 models.trained, optimizer, objective, chunk, batch_size=p.batch_size
             )
             num_examples += len(chunk.order)
-            # Tensors still, so that the next chunk is prepared while this one runs.
+            # Kept as tensors, so that the next chunk is prepared while this one runs.
             loss += sums.loss
             num_correct += sums.num_correct
         train_loss = float(loss) / num_examples
@@ -127,16 +127,16 @@ def train(
 
 
 def is_stuck(history: Sequence[EpochResult], patience: int) -> bool:
-    """Tells whether the best of the epochs is so long ago that training stops."""
+    """Tells whether training stops because the best epoch is too long ago."""
     if not patience or not history:
         return False
     return len(history) - kept_epoch(history, patience).epoch >= patience
 
 
 def kept_epoch(history: Sequence[EpochResult], patience: int) -> EpochResult:
-    """Returns the epoch whose weights are kept: the last, or with patience the best.
+    """Returns the epoch whose weights are kept: the last, or, with patience, the best.
 
-    The best is the first of those with the highest accuracy on validation.
+    The best is the first epoch with the highest validation accuracy.
     """
     if not patience:
         return history[-1]
@@ -144,7 +144,7 @@ def kept_epoch(history: Sequence[EpochResult], patience: int) -> EpochResult:
 
 
 def copy_weights(source: tf.Module, target: tf.Module) -> None:
-    """Gives a model the weights of another one of the same network."""
+    """Copies the weights of a model into another one of the same network."""
     for value, variable in zip(source.variables, target.variables, strict=True):
         variable.assign(value)
 

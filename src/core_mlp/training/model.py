@@ -36,7 +36,7 @@ def bfloat16_affine(
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, ...]]]:
     """Computes `inputs @ weights + bias` with bfloat16 factors and float32 sums.
 
-    Must be compiled by XLA; TensorFlow's executor has no such product.
+    Must be compiled by XLA; TensorFlow's own kernels do not support this product.
 
     Args:
       inputs: `[batch_size, input_size]` float32.
@@ -137,7 +137,7 @@ class MLP(tf.Module):
           image_shape: Height, width and channels of an image.
           output_sizes: Units of each layer; the last is the number of classes.
           compute_dtype: Type of the products' factors, float32 or bfloat16.
-          seed: Seed for all initial weights; each layer has a stream of its own.
+          seed: Seed for all initial weights; each layer draws from its own stream.
         """
         super().__init__()
         sizes = [math.prod(image_shape), *output_sizes]

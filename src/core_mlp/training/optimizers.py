@@ -60,7 +60,7 @@ def adam_update(
 def cosine_schedule(t: tf.Tensor, num_steps: int) -> tf.Tensor:
     """Returns the factor of the learning rate: from 1 down to 0 along a cosine.
 
-    In the first hundredth of the steps it rises linearly from 0.
+    Over the first hundredth of the steps, it rises linearly from 0.
 
     Args:
       t: Step number, scalar; the first step is 1.

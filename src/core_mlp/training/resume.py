@@ -25,18 +25,18 @@ def describe_run(
 ) -> dict[str, str]:
     """Returns a hash of each thing that determines the result of a training run.
 
-    These are parameters, data, TensorFlow and its settings, device, the code that this
-    process has imported from this project, and processor.
+    These are the parameters, the data, TensorFlow and its settings, the device, the
+    project code that this process has imported, and the processor.
 
     Args:
       p: The parameters of train.
-      inputs: Metadata of the splits that it reads.
+      inputs: Metadata of the splits that train reads.
       device: Name of the training device.
       stage: The stage's own file.
     """
     cpuinfo = Path("/proc/cpuinfo")
     processor = cpuinfo.read_text().split("\n\n")[0] if cpuinfo.exists() else ""
-    # Also those known to be harmless: here, caution costs nothing.
+    # Includes those known to be harmless: here, caution costs nothing.
     settings = {k: v for k, v in os.environ.items() if k.startswith(SETTINGS)}
     # Says only who trains and where; results do not depend on it.
     settings.pop("TF_CONFIG", None)
@@ -101,7 +101,7 @@ def restore_state(path: Path, modules: Sequence[tf.Module]) -> list[EpochResult]
     variables = all_variables(modules)
     try:
         with zipfile.ZipFile(path) as file:
-            # NumPy stops before the checksum, which is at the end.
+            # NumPy stops reading before the checksum at the end.
             if name := file.testzip():
                 raise zipfile.BadZipFile(f"wrong checksum of {name}")
         with np.load(path) as arrays:
@@ -109,10 +109,10 @@ def restore_state(path: Path, modules: Sequence[tf.Module]) -> list[EpochResult]
             values = [arrays[f"arr_{n}"] for n in range(1, len(variables) + 1)]
         for variable, value in zip(variables, values, strict=True):
             if variable.shape != value.shape:
-                raise ValueError("variables of other shapes")
+                raise ValueError("the variables have other shapes")
     except FileNotFoundError:
         return []
-    # Whatever zipfile and NumPy raise.
+    # For a corrupt file, zipfile and NumPy raise many kinds of errors.
     except Exception as error:
         print(f"{path}: corrupt, training restarts from scratch: {error}", flush=True)
         return []
@@ -128,5 +128,5 @@ def all_variables(modules: Sequence[tf.Module]) -> list[tf.Variable]:
 
 
 def results_of(rows: np.ndarray) -> list[EpochResult]:
-    """Returns the results of epochs from an array with a row for each."""
+    """Converts an array with a row per epoch to results."""
     return [EpochResult(int(epoch), *others) for epoch, *others in rows.tolist()]

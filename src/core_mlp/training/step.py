@@ -27,7 +27,7 @@ EVALUATION_BATCH_SIZE = 1000
 
 
 class Batch(NamedTuple):
-    """Examples of a split that are computed together.
+    """Examples of a split that are processed together.
 
     Attributes:
       indices: `[B]` int32, into the examples.
@@ -78,7 +78,7 @@ class Objective:
 
     Attributes:
       loss: Loss of each example.
-      augment: Distorts the images at random; None for the images as they are.
+      augment: Distorts the images at random; None leaves them as they are.
     """
 
     loss: Loss = cross_entropy
@@ -121,7 +121,8 @@ def compute_gradients(
 ) -> tuple[list[tf.Tensor], Sums]:
     """Computes the gradients of a batch's mean loss, and the batch's sums.
 
-    Or one replica's contribution to them: `share` selects its part of the batch.
+    If `share` selects one replica's part of the batch, the results are that replica's
+    contribution.
     """
     num_examples = tf.reduce_sum(batch.weights)
     with tf.GradientTape() as tape:
@@ -156,7 +157,7 @@ def train_epoch(
     """Trains on every example of a chunk once, in mini-batches.
 
     Must be compiled by `tf.function`; then examples and variables stay on the device,
-    and nothing returns to Python before the end.
+    and control returns to Python only at the end.
 
     Args:
       model: What is trained.
@@ -167,8 +168,8 @@ def train_epoch(
       take_step: Trains on one batch.
 
     Returns:
-      Sums over the examples, float64; each example counts as it was when it was trained
-      on.
+      Sums over the examples, float64; each example contributes what the step that
+      trained on it computed.
     """
     indices, weights = pad_to_batches(chunk.order, batch_size)
     loss = tf.constant(0.0, tf.float64)
@@ -191,8 +192,8 @@ def evaluate(
 ) -> Sums:
     """Computes cross-entropy and correct predictions over a split, as float64 sums.
 
-    Always this loss, and images as they are, so that settings can be compared. Or one
-    replica's contribution: `share` selects its part of all batches.
+    Always uses this loss and undistorted images, so that settings can be compared. If
+    `share` selects one replica's part of each batch, the sums are its contribution.
     """
     objective = Objective()
     num_examples = examples.images.shape[0]
