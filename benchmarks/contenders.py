@@ -152,6 +152,7 @@ def _train_ours(setting: Setting, epoch_data: Callable) -> Iterator[float]:
     epochs = loop.train(
         models,
         optimizer,
+        step.Objective.of(p),
         epoch_data=epoch_data,
         validation=validation,
         history=[],

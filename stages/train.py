@@ -21,6 +21,7 @@ from core_mlp.training.activations import activation_curves
 from core_mlp.training.augmentation import draw_rows
 from core_mlp.training.device import set_up_device
 from core_mlp.training.optimizers import build_optimizer
+from core_mlp.training.step import Objective
 
 TRAIN = Path("data/tfrecords/train")
 VALIDATION = Path("data/tfrecords/validation")
@@ -36,7 +37,7 @@ def main() -> None:
     validation_info = SplitInfo.read_split(VALIDATION)
     run = resume.describe_run(p, [info, validation_info], device, Path(__file__))
     with connection.connect(run) as workers:
-        network = NetworkInfo.of(info, p.hidden_sizes)
+        network = NetworkInfo.of(info, p.model_dump())
         build_model = partial(checkpoints.build_model, network, p.seed, p.precision)
         models = loop.Models.build(build_model, p)
         optimizer = build_optimizer(
@@ -57,6 +58,7 @@ def main() -> None:
             epochs = loop.train(
                 models,
                 optimizer,
+                Objective.of(p),
                 epoch_data=epoch_data,
                 validation=validation,
                 history=history,

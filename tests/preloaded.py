@@ -56,7 +56,7 @@ command, *arguments = sys.argv
 command = os.path.basename(command)
 # Code in an argument may look at anything, such as on how many cores it runs.
 if command == "python" and arguments[0].startswith("-") and arguments[0] != "-m":
-    os.execv({python!r}, ["python", *arguments])
+    os.execv({python!r}, [{python!r}, *arguments])
 request = [command, arguments, os.getcwd(), dict(os.environ)]
 content = json.dumps(request).encode()
 socket.send_fds(server, [len(content).to_bytes(4, "big")], [0, 1, 2])

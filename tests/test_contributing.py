@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import pytest
 import yaml
@@ -37,15 +38,22 @@ def changed(tmp_path_factory):
     if applied or stripes.exists() or (folder / "stages/size.py").exists():
         pytest.skip("a recipe has been followed to the letter")
 
-    # A parameter.
+    # A parameter, and another one for the layer.
     with (folder / "params.yaml").open("a") as file:
-        file.write(BLOCKS["params.yaml"])
+        file.write(
+            BLOCKS["params.yaml"] + "scale_inputs: false  # a factor for each pixel\n"
+        )
     insert_after(
         package / "pipeline/params.py",
         'class TrainParams(StageParams):\n    """Parameters of the train stage."""\n\n',
-        BLOCKS["src/core_mlp/pipeline/params.py: in the class of its stage"],
+        BLOCKS["src/core_mlp/pipeline/params.py: in the class of its stage"]
+        + "    scale_inputs: bool = False\n",
     )
-    insert_after(folder / "dvc.yaml", "    - stages/train.py\n    params:\n", PARAMETER)
+    insert_after(
+        folder / "dvc.yaml",
+        "    - stages/train.py\n    params:\n",
+        f"{PARAMETER}    - scale_inputs\n",
+    )
     # A loss.
     insert_after(
         step,
@@ -68,13 +76,44 @@ def changed(tmp_path_factory):
     insert_after(folder / "dvc.yaml", "stages:\n", STAGE)
     stripes.write_text(BLOCKS["src/core_mlp/sources/stripes.py"])
     insert_after(package / "sources/tfds.py", "import digits", ", stripes")
-    append(package / "training/model.py", BLOCKS["src/core_mlp/training/model.py"])
+    model = package / "training/model.py"
+    append(model, BLOCKS["src/core_mlp/training/model.py"])
+    insert_after(
+        model,
+        "        output_sizes: Sequence[int],\n        *,\n",
+        BLOCKS["src/core_mlp/training/model.py: in the arguments of MLP.__init__"],
+    )
+    insert_after(
+        model,
+        "of the products' factors, float32 or bfloat16.\n",
+        BLOCKS["src/core_mlp/training/model.py: in the docstring of MLP.__init__"],
+    )
+    insert_after(
+        model,
+        "enumerate(pairwise(sizes))\n            ]\n",
+        BLOCKS["src/core_mlp/training/model.py: at the end of MLP.__init__"],
+    )
+    insert_after(
+        package / "pipeline/metadata.py",
+        "    hidden_sizes: tuple[Size, ...]\n    class_names: ClassNames\n",
+        BLOCKS["src/core_mlp/pipeline/metadata.py: in NetworkInfo"],
+    )
+    insert_after(
+        package / "training/checkpoints.py",
+        "            image_shape=network.image_shape,\n",
+        BLOCKS["src/core_mlp/training/checkpoints.py: in build_model"],
+    )
+    tests = folder / "tests/training/test_model.py"
+    append(tests, BLOCKS["tests/training/test_model.py"])
+    tests.write_text(
+        tests.read_text().replace("import MLP, Dense,", "import MLP, Dense, Scale,")
+    )
 
     live = folder / "params.yaml"
     live.rename(folder / "live.yaml")
     write_params(folder, dataset="stripes", validation_size=100)
     with live.open("a") as file:
-        file.write("label_smoothing: 0.1\n")
+        file.write("label_smoothing: 0.1\nscale_inputs: true\n")
     output = run("dvc", "repro", cwd=folder)
     assert sorted(stages_run(output)) == sorted(
         yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
@@ -89,7 +128,14 @@ def test_the_pipeline_runs(changed):
     assert metrics["test_accuracy"] > 0.5
     assert metrics["test_top_2_accuracy"] > metrics["test_accuracy"]
     assert size["model_bytes"] > 1000
+    network = json.loads((changed / "models/checkpoint/network.json").read_text())
+    assert network["scale_inputs"] is True
     assert "up to date" in run("dvc", "status", cwd=changed)
+
+
+def test_the_linter_has_no_complaint(changed):
+    run("ruff", "check", "src", "stages", "tests", cwd=changed)
+    run("ruff", "format", "--check", "src", "stages", "tests", cwd=changed)
 
 
 def test_the_contract_tests_are_green(changed):
@@ -99,7 +145,7 @@ def test_the_contract_tests_are_green(changed):
     contract = ("test_dvc_yaml.py", "test_params.py", "test_metadata.py")
 
     output = run(
-        *("python", "-m", "pytest", "--quiet", "--numprocesses=0"),
+        *(sys.executable, "-m", "pytest", "--quiet", "--numprocesses=0"),
         *(f"tests/pipeline/{name}" for name in contract),
         *("tests/training/test_model.py", "tests/training/test_step.py"),
         "src/core_mlp/evaluation/metrics.py",

@@ -63,7 +63,7 @@ def test_the_files_of_a_split_are_verified(tmp_path):
 def test_a_network_carries_what_is_known_of_its_images():
     info = INFO.model_copy(update={"drawing_side": 20, "border": (0.0, 9.0)})
 
-    network = NetworkInfo.of(info, [5])
+    network = NetworkInfo.of(info, {"hidden_sizes": [5], "epochs": 3})
 
     assert (network.drawing_side, network.border) == (20, (0.0, 9.0))
     assert network.hidden_sizes == (5,)

@@ -15,12 +15,14 @@ ACCURACIES = {
 }
 
 
-RULES = gate.Gate(
-    min_accuracy=0.97,
-    max_calibration_error=0.03,
-    max_accuracy_loss=0.002,
-    max_class_loss=0.02,
-)
+# A rule that the tests do not know has a threshold of 0.5.
+THRESHOLDS = {
+    "min_accuracy": 0.97,
+    "max_calibration_error": 0.03,
+    "max_accuracy_loss": 0.002,
+    "max_class_loss": 0.02,
+}
+RULES = gate.Gate(**dict.fromkeys(gate.Gate.model_fields, 0.5) | THRESHOLDS)
 
 
 def report(folder, *arguments, command="report"):

@@ -68,7 +68,7 @@ def test_a_class_says_better_where_head_is_better(good_run, sign, word):
 
     text = render_report(Report(*sides, comparison, verdict, [], ""))
 
-    assert verdict[0] == f"good → good: {word}"
+    assert verdict.title == f"good → good: {word}"
     new = 0.502 + 0.05 * sign
     change = f"{0.05 * sign:+.4f} {'↑' if sign > 0 else '↓'} {word}"
     assert f"| 3 | 149 | 0.5020 ± 0.0016 | {new:.4f} ± 0.0016 | {change} |" in text

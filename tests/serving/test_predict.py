@@ -214,7 +214,7 @@ def test_the_border_is_that_of_the_training_images(digits_dir):
     low, high = info.border
     assert low == pytest.approx(np.quantile(everything, 0.05), abs=5)
     assert high == pytest.approx(np.quantile(everything, 0.95), abs=5)
-    assert NetworkInfo.of(info, [8]).border == info.border
+    assert NetworkInfo.of(info, {"hidden_sizes": [8]}).border == info.border
 
 
 def test_a_folder_and_what_cannot_be_read(ask, tmp_path):

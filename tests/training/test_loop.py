@@ -69,6 +69,7 @@ def train(model, optimizer, examples, *, evaluated=None, kept=None, **changes):
     epochs = loop.train(
         models,
         optimizer,
+        Objective.of(p),
         epoch_data=epoch_data,
         validation=examples,
         history=[],
@@ -240,6 +241,7 @@ def test_examples_in_parts_are_examples_at_once():
         (epoch,) = loop.train(
             loop.Models(model, model, model),
             optimizer,
+            Objective(),
             epoch_data=lambda epoch: chunks_of(examples, *bounds),
             validation=examples,
             history=[],
@@ -338,6 +340,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(bounds, last_step, epoch):
             loop.train(
                 loop.Models(model, model, model),
                 Diverging(last_step),
+                Objective(),
                 epoch_data=lambda epoch: chunks_of(examples, *bounds),
                 validation=examples,
                 history=[],

@@ -1,7 +1,7 @@
 """Metadata passed between stages, as JSON files."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -123,11 +123,17 @@ class NetworkInfo(Metadata):
     drawing_side: Size | None = None
 
     @classmethod
-    def of(cls, info: SplitInfo, hidden_sizes: Sequence[int]) -> Self:
-        """Describes the network for the images of a split."""
+    def of(cls, info: SplitInfo, parameters: Mapping[str, Any]) -> Self:
+        """Describes the network that is trained on a split.
+
+        Args:
+          info: Metadata of the split.
+          parameters: Parameters of train; those that a field is named after are kept.
+        """
+        known = {name: v for name, v in parameters.items() if name in cls.model_fields}
         return cls(
+            **known,
             image_shape=info.image_shape,
-            hidden_sizes=hidden_sizes,
             class_names=info.class_names,
             border=info.border,
             drawing_side=info.drawing_side,

@@ -13,7 +13,7 @@ from core_mlp.pipeline.metadata import first_problem
 from core_mlp.reporting.comparison import Comparison
 from core_mlp.reporting.git import reader
 from core_mlp.reporting.runs import Run
-from core_mlp.reporting.significance import adjust_p_values
+from core_mlp.reporting.significance import Difference, adjust_p_values
 
 GATE_FILE = Path("gate.yaml")
 # Outcomes of the two loss rules when there is no comparison over seeds.
@@ -127,9 +127,17 @@ def check_accuracy(margin: float, comparison: Comparison) -> Result:
     return Result(
         "max_accuracy_loss",
         _decide(low, high, -margin),
-        f"a loss of {-difference.value:.4f} ({-high:.4f} to {-low:.4f}), at most "
-        f"{margin}",
+        f"{_describe_loss(difference)}, at most {margin}",
     )
+
+
+def _describe_loss(difference: Difference) -> str:
+    """Returns a loss with its interval, or says that there is none."""
+    loss = f"a loss of {-difference.value:.4f}"
+    if not difference.error:
+        return f"{loss}, the same in all seeds"
+    low, high = difference.interval()
+    return f"{loss} ({-high:.4f} to {-low:.4f})"
 
 
 def check_classes(margin: float, comparison: Comparison) -> Result:

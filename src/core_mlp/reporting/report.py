@@ -4,7 +4,7 @@ import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -28,6 +28,27 @@ MAX_CLASSES = 100
 IMPROVES_UPWARDS = {"accuracy": True, "loss": False, "error": False}
 
 
+class Verdict(NamedTuple):
+    """What a comparison says about the settings, in words.
+
+    Attributes:
+      title: The sides, and the verdict in a word.
+      finding: What happened; empty if the title says it all.
+      advice: What to do; empty if there is nothing to do.
+      notes: Statistics, for those who look.
+    """
+
+    title: str
+    finding: str
+    advice: str
+    notes: list[str]
+
+    @property
+    def lines(self) -> list[str]:
+        """All lines, in their order."""
+        return [line for line in [*self[:3], *self.notes] if line]
+
+
 class Report(NamedTuple):
     """What report.md and report.html say.
 
@@ -35,7 +56,7 @@ class Report(NamedTuple):
       base: The run to compare with.
       head: The run to report on.
       comparison: The comparison of the two.
-      verdict: A title, what happened, what to do, then further paragraphs.
+      verdict: What the comparison says about the settings.
       results: Results of the gate's rules, if they were checked.
       edits: How head changes the rules; empty if it does not.
     """
@@ -43,7 +64,7 @@ class Report(NamedTuple):
     base: Run
     head: Run
     comparison: Comparison
-    verdict: list[str]
+    verdict: Verdict
     results: list[gate.Result]
     edits: str
 
@@ -79,7 +100,7 @@ def write_report(
     )
     write_text(MARKDOWN, render_report(report))
     page = render_report(report, pictures=True)
-    write_text(HTML, document.to_html(report.verdict[0], page))
+    write_text(HTML, document.to_html(report.verdict.title, page))
     print(f"Wrote {MARKDOWN} and {HTML}")
     if head is None:
         model_card.write(new)
@@ -90,7 +111,7 @@ def write_report(
 
 def print_report(report: Report) -> None:
     """Prints the verdict, and the results of the gate's rules."""
-    lines = list(report.verdict)
+    lines = list(report.verdict.lines)
     for result in report.results:
         lines.append(f"{result.outcome}: {result.rule}: {result.reason}")
     if report.results and report.edits:
@@ -101,12 +122,8 @@ def print_report(report: Report) -> None:
 
 def describe_verdict(
     base: Run, head: Run, comparison: Comparison, margin: float
-) -> list[str]:
-    """Returns the verdict about the settings.
-
-    The first line is a title, the second says what happened, the third what to do;
-    paragraphs with the statistics follow.
-    """
+) -> Verdict:
+    """Puts the verdict about the settings into words, by templates/verdict.txt."""
     difference = comparison.metrics.get("test_accuracy")
     text = document.render(
         "verdict.txt",
@@ -118,7 +135,18 @@ def describe_verdict(
         difference=difference,
         verdict=difference.verdict(margin) if difference else comparison.status,
     )
-    return [line for line in text.splitlines() if line]
+    # The template starts each part with its name.
+    parts = {"title": [], "finding": [], "advice": [], "note": []}
+    for line in text.splitlines():
+        name, _, content = line.partition(": ")
+        if content:
+            parts[name].append(content)
+    return Verdict(
+        title=parts["title"][0],
+        finding="".join(parts["finding"]),
+        advice="".join(parts["advice"]),
+        notes=parts["note"],
+    )
 
 
 def render_report(report: Report, *, pictures: bool = False) -> str:
@@ -131,10 +159,7 @@ def render_report(report: Report, *, pictures: bool = False) -> str:
             "params": param_rows(base, head),
             "classes": list(class_rows(base, head, comparison)),
             "confusions": confusion_rows(base, head, comparison),
-            "images": [
-                ImageList("broken", head, comparison.broken, pictures),
-                ImageList("fixed", base, comparison.fixed, pictures),
-            ],
+            "images": image_tables(report, pictures=pictures),
         }
     return document.render(
         "report.md",
@@ -149,39 +174,6 @@ def render_report(report: Report, *, pictures: bool = False) -> str:
     )
 
 
-class ImageList(NamedTuple):
-    """Images that only one of two models classifies correctly.
-
-    Attributes:
-      kind: "broken" or "fixed".
-      run: The run whose model makes the mistakes.
-      indices: The images, by their index in the test split.
-      with_pictures: Whether to show them.
-    """
-
-    kind: str
-    run: Run
-    indices: list[int]
-    with_pictures: bool
-
-    @property
-    def rows(self) -> list[list[str]]:
-        """The most confident mistakes, as rows of a table."""
-        mistakes = [self.run.mistakes[index] for index in self.indices]
-        by_confidence = sorted(mistakes, key=lambda mistake: -mistake.confidence)
-        return [self._row(mistake) for mistake in by_confidence[:MAX_IMAGES]]
-
-    def _row(self, mistake: Mistake) -> list[str]:
-        image = str(mistake.index)
-        if self.with_pictures:
-            image = thumbnail(self.run, mistake.index) + image
-        predictions = [mistake.label, mistake.predicted]  # Of base and head.
-        if self.kind == "fixed":
-            predictions.reverse()
-        confidence = document.format_confidence(mistake.confidence)
-        return [image, mistake.label, *predictions, confidence]
-
-
 def metric_rows(base: Run, head: Run, comparison: Comparison) -> Iterator[list[str]]:
     """Yields each metric of both sides, as means over seeds where they are known."""
     for key in dict.fromkeys([*base.metrics, *head.metrics]):
@@ -194,7 +186,8 @@ def metric_rows(base: Run, head: Run, comparison: Comparison) -> Iterator[list[s
         if difference:
             is_known = difference.p_value < 1 - CONFIDENCE_LEVEL
             sides = [[r.metrics[key] for r in run.results] for run in (base, head)]
-            interval = "{:+.4f} to {:+.4f}".format(*difference.interval())
+            if difference.error:
+                interval = "{:+.4f} to {:+.4f}".format(*difference.interval())
         change = ""
         if None not in sides and comparison.status != "cannot be compared":
             value = float(np.mean(sides[1]) - np.mean(sides[0]))
@@ -238,7 +231,7 @@ def confusion_rows(base: Run, head: Run, comparison: Comparison) -> list[list[st
         return []
     changes = {
         pair: number - base.confusion.get(pair, 0)
-        for pair, number in _all_confusions(base, head).items()
+        for pair, number in (dict.fromkeys(base.confusion, 0) | head.confusion).items()
         if pair[0] != pair[1]
     }
     largest = sorted(changes.items(), key=lambda item: -abs(item[1]))[:MAX_CONFUSIONS]
@@ -254,9 +247,61 @@ def confusion_rows(base: Run, head: Run, comparison: Comparison) -> list[list[st
     ]
 
 
-def _all_confusions(base: Run, head: Run) -> dict[tuple[str, str], int]:
-    """Returns head's number of images for each pair that occurs on either side."""
-    return dict.fromkeys(base.confusion, 0) | head.confusion
+class ImageTable(NamedTuple):
+    """Images that only one of two models classifies correctly.
+
+    Attributes:
+      kind: "broken" or "fixed".
+      run: The run whose model makes the mistakes.
+      number: How many images there are.
+      rows: The most confident mistakes.
+    """
+
+    kind: Literal["broken", "fixed"]
+    run: Run
+    number: int
+    rows: list[list[str]]
+
+
+def image_tables(report: Report, *, pictures: bool) -> list[ImageTable]:
+    """Returns the tables of newly broken and of newly fixed images."""
+    return [
+        ImageTable(
+            kind="broken",
+            run=report.head,
+            number=len(report.comparison.broken),
+            rows=[
+                [image, m.label, m.label, m.predicted, confidence]
+                for image, m, confidence in _most_confident(
+                    report.head, report.comparison.broken, pictures=pictures
+                )
+            ],
+        ),
+        ImageTable(
+            kind="fixed",
+            run=report.base,
+            number=len(report.comparison.fixed),
+            rows=[
+                [image, m.label, m.predicted, m.label, confidence]
+                for image, m, confidence in _most_confident(
+                    report.base, report.comparison.fixed, pictures=pictures
+                )
+            ],
+        ),
+    ]
+
+
+def _most_confident(
+    run: Run, indices: list[int], *, pictures: bool
+) -> Iterator[tuple[str, Mistake, str]]:
+    """Yields image, mistake and confidence of a run's most confident mistakes."""
+    mistakes = [run.mistakes[index] for index in indices]
+    by_confidence = sorted(mistakes, key=lambda mistake: -mistake.confidence)
+    for mistake in by_confidence[:MAX_IMAGES]:
+        image = str(mistake.index)
+        if pictures:
+            image = thumbnail(run, mistake.index) + image
+        yield image, mistake, document.format_confidence(mistake.confidence)
 
 
 def thumbnail(run: Run, index: int) -> str:

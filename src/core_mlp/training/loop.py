@@ -64,6 +64,7 @@ class Epoch(NamedTuple):
 def train(
     models: Models,
     optimizer: tf.Module,
+    objective: Objective,
     *,
     epoch_data: EpochData,
     validation: Examples,
@@ -76,10 +77,11 @@ def train(
     Args:
       models: What is trained, evaluated and kept.
       optimizer: Updates `models.trained`.
+      objective: What is minimized.
       epoch_data: Supplies the training examples.
       validation: The validation split.
       history: Results of the epochs so far; new ones are appended.
-      p: The parameters epochs, batch_size, patience and those of the objective.
+      p: Parameters of train: epochs, batch_size and patience.
       compiled: The compiled functions of an epoch.
 
     Yields:
@@ -88,7 +90,6 @@ def train(
     Raises:
       InputError: If a loss is not finite.
     """
-    objective = Objective.of(p)
     for number in range(len(history) + 1, p.epochs + 1):
         if is_stuck(history, p.patience):
             return
@@ -103,6 +104,7 @@ def train(
             # Kept as tensors, so that the next chunk is prepared while this one runs.
             loss += sums.loss
             num_correct += sums.num_correct
+        # float() waits for the device: only then has the epoch ended.
         train_loss = float(loss) / num_examples
         train_accuracy = float(num_correct) / num_examples
         seconds = time.perf_counter() - start
@@ -156,7 +158,7 @@ def show_progress(
     width = len(str(num_epochs))
     with tqdm(total=num_epochs, initial=num_trained, unit="epoch", disable=None) as bar:
         for epoch in epochs:
-            yield epoch
+            yield epoch  # It is printed once the caller has saved it.
             number = f"Epoch {epoch.result.epoch:>{width}}/{num_epochs}"
             tqdm.write(f"{number}: {epoch}", file=sys.stdout)
             sys.stdout.flush()

@@ -1,7 +1,8 @@
-"""What training minimizes, on what batch, and one epoch of it.
+"""The objective, one training step, one epoch, and evaluation.
 
 A model maps `[B, H, W, C]` float32 images, 0 to 1, to `[B, num_classes]` float32
-logits; an optimizer has `apply_gradients(gradients, parameters)`.
+logits. An optimizer has `apply_gradients(gradients, parameters)` and, for
+`optimizers.Averaging`, `t`, the number of steps taken.
 """
 
 from collections.abc import Callable
@@ -18,11 +19,12 @@ from core_mlp.training.input_pipeline import Chunk, Examples, pad_to_batches
 
 # From `[B]` int64 labels and `[B, num_classes]` float32 logits to `[B]` float32 losses.
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-# From `[B, H, W, C]` float32 images, and `seed=`, `[2]` int32, to other images.
+# `augment(images, seed=seed)` returns images of the same shape; they are `[B, H, W, C]`
+# float32, and the seed is `[2]` int32.
 Augment = Callable[..., tf.Tensor]
-# From the last axis of a tensor to one replica's part of it.
+# Selects one replica's elements along the last axis of a tensor.
 Share = Callable[[tf.Tensor], tf.Tensor]
-# Images per evaluation step; the result does not depend on it.
+# Images per evaluation step; the result depends on it by rounding only.
 EVALUATION_BATCH_SIZE = 1000
 
 
@@ -124,6 +126,7 @@ def compute_gradients(
     If `share` selects one replica's part of the batch, the results are that replica's
     contribution.
     """
+    # Of the whole batch: the contributions of all replicas add up to its mean.
     num_examples = tf.reduce_sum(batch.weights)
     with tf.GradientTape() as tape:
         losses, correct = objective(model, examples, batch.part(share))
