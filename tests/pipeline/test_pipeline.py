@@ -162,3 +162,32 @@ def test_a_bad_value_ends_the_stage_in_one_line_and_checkout_brings_all_back(wor
     run("git", "checkout", "--quiet", ".", cwd=workspace)
     run("dvc", "checkout", "--quiet", cwd=workspace)
     assert "up to date" in run("dvc", "status", cwd=workspace)
+
+
+@pytest.mark.parametrize("folder", ["src/core_mlp/training", "src/core_mlp/pipeline"])
+def test_what_editors_and_tools_leave_beside_the_code_changes_nothing(
+    workspace, folder
+):
+    beside = workspace / folder
+    names = (
+        *(".loop.py.swp", "loop.py~", "#loop.py#", ".#loop.py", "4913", "loop.py.orig"),
+        *(
+            "loop.py.rej",
+            "loop.patch",
+            ".DS_Store",
+            "Thumbs.db",
+            "notes.md",
+            "loop.pyc",
+        ),
+        *("__pycache__/loop.cpython-311.pyc", ".ipynb_checkpoints/loop-checkpoint.py"),
+        *(".mypy_cache/3.11/loop.json", ".idea/misc.xml", "loop.py.un~"),
+    )
+    for name in names:
+        path = beside / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+
+    assert "up to date" in run("dvc", "status", cwd=workspace)
+
+    (beside / "module.py").write_text("x = 1\n")
+    assert "changed deps" in run("dvc", "status", cwd=workspace)

@@ -9,8 +9,6 @@ from core_mlp.pipeline.errors import InputError, first_line
 from core_mlp.pipeline.files import parse_yaml
 from core_mlp.reporting.git import reader
 
-CACHE = Path(".dvc/cache/files/md5")
-
 
 def compare_outputs(base: str) -> None:
     """Compares the outputs of the workspace with those of a revision, file by file.
@@ -24,10 +22,11 @@ def compare_outputs(base: str) -> None:
     old_lock = reader(base)("dvc.lock")
     if old_lock is None:
         raise InputError(f"{base}: dvc.lock is missing")
-    old = _read_lock(base, old_lock)
+    cache = find_cache()
+    old = _read_lock(base, old_lock, cache)
     if subprocess.run(["dvc", "repro", "--quiet"], check=False).returncode:
         raise InputError("dvc repro failed")
-    new = _read_lock("workspace", Path("dvc.lock").read_bytes())
+    new = _read_lock("workspace", Path("dvc.lock").read_bytes(), cache)
     moved = {md5: path for path, md5 in new.items() if path not in old}
     num_same = 0
     problems = []
@@ -44,21 +43,30 @@ def compare_outputs(base: str) -> None:
         raise InputError(f"{len(problems)} of {len(old)} outputs differ from {base}")
 
 
-def _read_lock(name: str, lock: bytes) -> dict[str, str]:
+def find_cache() -> Path:
+    """Returns the folder of DVC's cache, which several clones may share."""
+    # Imported here because no other command needs the time that it takes.
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        return Path(repo.cache.local.path)
+
+
+def _read_lock(name: str, lock: bytes, cache: Path) -> dict[str, str]:
     """Returns the MD5 of each file by its path."""
     try:
-        return dict(_files(lock))
+        return dict(_files(lock, cache))
     # Conflict markers, another schema, half a file: the parser may raise anything.
     except Exception as error:
         raise InputError(f"{name}: dvc.lock is corrupt: {first_line(error)}") from error
 
 
-def _files(lock: bytes) -> Iterator[tuple[str, str]]:
+def _files(lock: bytes, cache: Path) -> Iterator[tuple[str, str]]:
     """Yields path and MD5 of each output, and of each file of a folder."""
     for stage in parse_yaml(lock)["stages"].values():
         for out in stage["outs"]:
             md5 = out["md5"]
-            listing = CACHE / md5[:2] / md5[2:]
+            listing = cache / md5[:2] / md5[2:]
             if md5.endswith(".dir") and listing.exists():
                 for file in json.loads(listing.read_bytes()):
                     yield f"{out['path']}/{file['relpath']}", file["md5"]
