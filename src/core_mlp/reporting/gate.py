@@ -131,13 +131,13 @@ def check_accuracy(margin: float, comparison: Comparison) -> Result:
     )
 
 
-def _describe_loss(difference: Difference) -> str:
-    """Returns a loss with its interval, or says that there is none."""
+def _describe_loss(difference: Difference, of_what: str = "") -> str:
+    """Returns a loss with its interval, or says that all seeds have the same."""
     loss = f"a loss of {-difference.value:.4f}"
     if not difference.error:
-        return f"{loss}, the same in all seeds"
+        return f"{loss}{of_what}, the same in all seeds"
     low, high = difference.interval()
-    return f"{loss} ({-high:.4f} to {-low:.4f})"
+    return f"{loss} ({-high:.4f} to {-low:.4f}){of_what}"
 
 
 def check_classes(margin: float, comparison: Comparison) -> Result:
@@ -163,12 +163,7 @@ def check_classes(margin: float, comparison: Comparison) -> Result:
         name = min(classes, key=lambda name: classes[name].interval()[0])
         passes = classes[name].interval()[0] >= -margin
         outcome = "pass" if passes else "investigate"
-    loss = -classes[name].value
-    low, high = classes[name].interval()
-    if not classes[name].error:
-        found = f"a loss of {loss:.4f} for class {name}, the same in all seeds"
-    else:
-        found = f"a loss of {loss:.4f} ({-high:.4f} to {-low:.4f}) for class {name}"
+    found = _describe_loss(classes[name], f" for class {name}")
     return Result(rule, outcome, f"{found}, at most {margin}")
 
 

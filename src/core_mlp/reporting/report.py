@@ -17,7 +17,6 @@ from core_mlp.reporting import document, gate, model_card
 from core_mlp.reporting.comparison import Comparison, compare
 from core_mlp.reporting.runs import Run, read_run
 from core_mlp.reporting.significance import adjust_p_values
-from core_mlp.results.evaluate import Mistake
 
 MARKDOWN = Path("report.md")
 HTML = Path("report.html")
@@ -159,7 +158,10 @@ def render_report(report: Report, *, pictures: bool = False) -> str:
             "params": param_rows(base, head),
             "classes": list(class_rows(base, head, comparison)),
             "confusions": confusion_rows(base, head, comparison),
-            "images": image_tables(report, pictures=pictures),
+            "images": [
+                image_table("broken", head, comparison.broken, pictures=pictures),
+                image_table("fixed", base, comparison.fixed, pictures=pictures),
+            ],
         }
     return document.render(
         "report.md",
@@ -263,45 +265,25 @@ class ImageTable(NamedTuple):
     rows: list[list[str]]
 
 
-def image_tables(report: Report, *, pictures: bool) -> list[ImageTable]:
-    """Returns the tables of newly broken and of newly fixed images."""
-    return [
-        ImageTable(
-            kind="broken",
-            run=report.head,
-            number=len(report.comparison.broken),
-            rows=[
-                [image, m.label, m.label, m.predicted, confidence]
-                for image, m, confidence in _most_confident(
-                    report.head, report.comparison.broken, pictures=pictures
-                )
-            ],
-        ),
-        ImageTable(
-            kind="fixed",
-            run=report.base,
-            number=len(report.comparison.fixed),
-            rows=[
-                [image, m.label, m.predicted, m.label, confidence]
-                for image, m, confidence in _most_confident(
-                    report.base, report.comparison.fixed, pictures=pictures
-                )
-            ],
-        ),
-    ]
-
-
-def _most_confident(
-    run: Run, indices: list[int], *, pictures: bool
-) -> Iterator[tuple[str, Mistake, str]]:
-    """Yields image, mistake and confidence of a run's most confident mistakes."""
+def image_table(
+    kind: Literal["broken", "fixed"], run: Run, indices: list[int], *, pictures: bool
+) -> ImageTable:
+    """Returns the table of newly broken or fixed images, from the run that has them."""
     mistakes = [run.mistakes[index] for index in indices]
     by_confidence = sorted(mistakes, key=lambda mistake: -mistake.confidence)
+    rows = []
     for mistake in by_confidence[:MAX_IMAGES]:
         image = str(mistake.index)
         if pictures:
             image = thumbnail(run, mistake.index) + image
-        yield image, mistake, document.format_confidence(mistake.confidence)
+        if kind == "broken":
+            base_prediction, head_prediction = mistake.label, mistake.predicted
+        else:
+            base_prediction, head_prediction = mistake.predicted, mistake.label
+        confidence = document.format_confidence(mistake.confidence)
+        row = [image, mistake.label, base_prediction, head_prediction, confidence]
+        rows.append(row)
+    return ImageTable(kind, run, len(indices), rows)
 
 
 def thumbnail(run: Run, index: int) -> str:
