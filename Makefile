@@ -6,6 +6,8 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # These would add packages from outside .venv, or hide the stages.
 unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH
+# As containers set it, each stage would compile TensorFlow's 2,000 modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup setup-dev repro test test-slow report gate seeds same bench lint lock
 
