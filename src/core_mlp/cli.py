@@ -10,7 +10,15 @@ from core_mlp.pipeline.environment import check_source
 from core_mlp.pipeline.errors import InputError, exit_on_input_error
 from core_mlp.pipeline.text import print_any_text
 
+FAIL_EXIT_CODE = 1
 INVESTIGATE_EXIT_CODE = 3
+# Exit codes of `core-mlp decide`, if not 0.
+VERDICT_EXIT_CODES = {
+    "worse": FAIL_EXIT_CODE,
+    "cannot be compared": FAIL_EXIT_CODE,
+    "not decided": INVESTIGATE_EXIT_CODE,
+    "first impression": INVESTIGATE_EXIT_CODE,
+}
 
 
 def main() -> None:
@@ -53,6 +61,14 @@ def parse_arguments() -> argparse.Namespace:
     head.add_argument(
         "head", nargs="?", help="revision or experiment; default: workspace"
     )
+    jobs = argparse.ArgumentParser(add_help=False)
+    jobs.add_argument(
+        "--jobs",
+        type=at_least_one,
+        default=1,
+        metavar="J",
+        help="experiments at a time, each on its share of the cores; default: 1",
+    )
     model = argparse.ArgumentParser(add_help=False)
     model.add_argument(
         "--model", type=Path, help="its folder; default: the project's own"
@@ -69,16 +85,53 @@ def parse_arguments() -> argparse.Namespace:
     )
     about = "compare two runs, check gate.yaml: exit code 1 fail, 3 investigate"
     commands.add_parser("gate", help=about, description=about, parents=[base, head])
+    about = (
+        "train both with more seeds until one is better: exit code 1 worse, 3 not "
+        "decided"
+    )
+    decide = commands.add_parser(
+        "decide", help=about, description=about, parents=[base, head, jobs]
+    )
+    decide.add_argument(
+        "--metric", default="test_accuracy", help="what decides; default: test_accuracy"
+    )
+    decide.add_argument(
+        "--max-seeds", type=int, default=20, metavar="N", help="per side; default: 20"
+    )
+    decide.add_argument(
+        "--minutes",
+        type=float,
+        default=float("inf"),
+        metavar="M",
+        help="start no training after so many; default: no limit",
+    )
     about = "run what is out of date; check that no output changed by a byte"
     commands.add_parser("same", help=about, description=about, parents=[base])
 
-    seeds = commands.add_parser("seeds", help="train with the seeds 1 to N")
+    seeds = commands.add_parser(
+        "seeds", help="train with the seeds 1 to N", parents=[jobs]
+    )
     seeds.add_argument("number", type=int, metavar="N", help="number of seeds")
     seeds.add_argument(
         "--replace", action="store_true", help="replace even the results of more seeds"
     )
 
-    recipe = commands.add_parser("recipe", help="run tested parameters from recipes/")
+    sweep = commands.add_parser(
+        "sweep", help="run each combination of parameters, rank them", parents=[jobs]
+    )
+    sweep.add_argument(
+        "-S",
+        "--set-param",
+        action="append",
+        required=True,
+        dest="settings",
+        metavar="KEY=VALUE,VALUE",
+        help="as for `dvc exp run`; may be repeated",
+    )
+
+    recipe = commands.add_parser(
+        "recipe", help="run tested parameters from recipes/", parents=[jobs]
+    )
     recipe.add_argument(
         "name", nargs="?", default="", help="name of the recipe; without it, list all"
     )
@@ -119,6 +172,13 @@ def parse_arguments() -> argparse.Namespace:
         help="command of the first worker, after --; default: dvc repro",
     )
     return parser.parse_args()
+
+
+def at_least_one(text: str) -> int:
+    """Parses a positive number."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number of 1 or more")
+    return int(text)
 
 
 def find_project() -> Path:
@@ -164,17 +224,32 @@ def run_model(args: argparse.Namespace) -> None:
 
 def run_experiments(args: argparse.Namespace) -> None:
     """Runs a command that runs the pipeline, or shares its runs."""
-    from core_mlp.experiments import recipes, same, seeds, sharing
+    from core_mlp.experiments import recipes, same, seeds, sharing, sweep
 
     match args.command:
+        case "decide":
+            run_decide(args)
+        case "sweep":
+            sweep.run_sweep(args.settings, jobs=args.jobs)
         case "same":
             same.compare_outputs(args.base)
         case "recipe":
-            recipes.run_recipe(args.name, queue=args.queue, num_seeds=args.seeds)
+            recipes.run_recipe(
+                args.name, queue=args.queue, num_seeds=args.seeds, jobs=args.jobs
+            )
         case "push":
             sharing.push_runs(args.remote)
         case "seeds":
-            seeds.run_seeds(args.number, replace=args.replace)
+            seeds.run_seeds(args.number, replace=args.replace, jobs=args.jobs)
+
+
+def run_decide(args: argparse.Namespace) -> None:
+    """Decides whether one revision is better than another."""
+    from core_mlp.experiments.decide import Budget, decide
+
+    budget = Budget(args.max_seeds, args.jobs, args.minutes)
+    result = decide(args.base, args.head, metric=args.metric, budget=budget)
+    sys.exit(VERDICT_EXIT_CODES.get(result.word, 0))
 
 
 def run_report(args: argparse.Namespace) -> None:

@@ -3,14 +3,9 @@
 import pytest
 from made_up import RULES
 
-from core_mlp.reporting import gate
-from core_mlp.reporting.comparison import compare
-from core_mlp.reporting.report import (
-    Report,
-    describe_verdict,
-    render_report,
-)
+from core_mlp.reporting.report import make_report, render_report
 from core_mlp.reporting.runs import Seeds
+from core_mlp.reporting.significance import LOOKS
 from core_mlp.results.evaluate import ClassAccuracy, Mistake
 
 
@@ -25,10 +20,9 @@ def test_the_report_shows_what_broke_what_was_fixed_and_which_confusions_grew(go
         mistakes=dict(others) | {7777: broken},
         confusion=good_run.confusion | {("5", "3"): 1, ("0", "1"): 19},
     )
-    comparison = compare(base, head)
-    verdict = describe_verdict(base, head, comparison, 0.002)
 
-    text = render_report(Report(base, head, comparison, verdict, [], ""))
+    found = make_report(base, head, RULES)
+    comparison, text = found.comparison, render_report(found)
 
     assert (comparison.fixed, comparison.broken) == ([first], [7777])
     _, confusions, broken_images, fixed_images = text.split("<details>")
@@ -63,12 +57,11 @@ def test_a_class_says_better_where_head_is_better(good_run, sign, word):
             for seed in range(5)
         ]
         sides.append(run_._replace(seeds=Seeds(identity=run_.identity, runs=results)))
-    comparison = compare(*sides)
-    verdict = describe_verdict(*sides, comparison, 0.002)
 
-    text = render_report(Report(*sides, comparison, verdict, [], ""))
+    found = make_report(*sides, RULES)
+    text = render_report(found)
 
-    assert verdict.title == f"good → good: {word}"
+    assert found.verdict.title == f"good → good: {word}"
     new = 0.502 + 0.05 * sign
     change = f"{0.05 * sign:+.4f} {'↑' if sign > 0 else '↓'} {word}"
     assert f"| 3 | 149 | 0.5020 ± 0.0016 | {new:.4f} ± 0.0016 | {change} |" in text
@@ -101,11 +94,58 @@ def test_the_report_on_100_classes_fits_into_a_comment(good_run):
             for seed in range(5)
         ]
         sides.append(run_._replace(seeds=Seeds(identity=run_.identity, runs=results)))
-    comparison = compare(*sides)
 
-    verdict = describe_verdict(*sides, comparison, 0.002)
-    results = gate.check(RULES, sides[1], comparison)
+    text = render_report(make_report(*sides, RULES, edits="edits"))
 
-    text = render_report(Report(*sides, comparison, verdict, results, "edits"))
     assert text.count(names[99]) == 1
     assert len(text) < 65_536
+
+
+@pytest.mark.parametrize(
+    ("metric", "better"), [("test_accuracy", True), ("test_loss", False)]
+)
+def test_a_lower_loss_is_better(good_run, metric, better):
+    sides = []
+    for epochs, shift in ((1, 0.0), (2, 0.1)):
+        run_ = good_run._replace(
+            params={"epochs": epochs}, metrics=good_run.metrics | {"test_loss": epochs}
+        )
+        results = [
+            {
+                "seed": seed,
+                "metrics": dict.fromkeys(
+                    ["test_accuracy", "test_loss"], 0.5 + seed / 1000 + shift
+                ),
+            }
+            for seed in range(5)
+        ]
+        sides.append(run_._replace(seeds=Seeds(identity=run_.identity, runs=results)))
+
+    found = make_report(*sides, RULES, metric=metric)
+
+    assert found.word == ("better" if better else "worse")
+    unit = " points" if metric == "test_accuracy" else ""
+    size = "+10.00" if metric == "test_accuracy" else "+0.1000"
+    name = metric.replace("_", " ").capitalize()
+    assert found.verdict.finding.startswith(f"{name} changed by {size}{unit}, from ")
+    assert name.lower() in found.verdict.lines[2] or better
+
+
+def test_the_first_seeds_of_both_sides_are_compared_whatever_their_number(good_run):
+    """More of one side would make the verdict wrong too often."""
+    sides = []
+    for epochs, number in ((1, 20), (2, 7)):
+        run_ = good_run._replace(
+            params={"epochs": epochs}, metrics=good_run.metrics | {"test_loss": epochs}
+        )
+        results = [
+            {"seed": seed, "metrics": {"test_accuracy": 0.5 + seed / 1000 + epochs}}
+            for seed in reversed(range(number))
+        ]
+        sides.append(run_._replace(seeds=Seeds(identity=run_.identity, runs=results)))
+
+    found = make_report(*sides, RULES).comparison
+
+    assert [r.seed for r in found.base_results] == [0, 1, 2, 3, 4]
+    assert [r.seed for r in found.head_results] == [0, 1, 2, 3, 4]
+    assert found.metrics["test_accuracy"].level == LOOKS[5]

@@ -13,11 +13,13 @@ from core_mlp.reporting.runs import flatten
 FOLDER = Path("recipes")
 
 
-def run_recipe(name: str, *, queue: bool, num_seeds: int | None) -> None:
+def run_recipe(
+    name: str, *, queue: bool = False, num_seeds: int | None = None, jobs: int = 1
+) -> None:
     """Runs or queues the parameters of recipes/NAME.yaml as an experiment of DVC.
 
-    With `num_seeds`, runs that many seeds and writes recipes/NAME.json, the evidence.
-    Without a name, prints the names.
+    With `num_seeds`, runs that many seeds, `jobs` at a time, and writes
+    recipes/NAME.json, the evidence. Without a name, prints the names.
 
     Raises:
       InputError: If there is no such recipe, or the experiment fails.
@@ -34,11 +36,14 @@ def run_recipe(name: str, *, queue: bool, num_seeds: int | None) -> None:
     settings = []
     for key, value in flatten(values).items():
         text = value if isinstance(value, str) else json.dumps(value)
-        settings += ["-S", f"{key}={text}"]
+        settings.append(f"{key}={text}")
     if num_seeds:
-        run_seeds(num_seeds, path.with_suffix(".json"), settings=settings)
+        evidence = path.with_suffix(".json")
+        run_seeds(num_seeds, evidence, settings=settings, jobs=jobs)
         return
-    command = ["dvc", "exp", "run", *settings]
+    command = ["dvc", "exp", "run"]
+    for setting in settings:
+        command += ["-S", setting]
     if queue:
         command.append("--queue")
     print(shlex.join(command), flush=True)

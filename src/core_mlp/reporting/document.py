@@ -65,7 +65,6 @@ def render(template: str, **values: Any) -> str:
     environment.filters |= {
         "plural": count,
         "confidence": format_confidence,
-        "p": format_p,
         "over_seeds": format_over_seeds,
     }
     return environment.get_template(template).render(values)
@@ -104,11 +103,6 @@ def format_value(value: Any) -> str:
 def format_confidence(confidence: float) -> str:
     """Returns a probability with four decimals, never rounded to certainty."""
     return "> 0.9999" if confidence > 0.9999 else f"{confidence:.4f}"
-
-
-def format_p(p_value: float) -> str:
-    """Returns a p-value with two significant digits, after its "=" or "<"."""
-    return "< 0.0001" if p_value < 0.0001 else f"= {p_value:.2g}"
 
 
 def format_over_seeds(values: float | Sequence[float] | None) -> str:

@@ -6,7 +6,6 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from core_mlp.evaluation.metrics import CONFIDENCE_LEVEL
 from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.files import parse_yaml
 from core_mlp.pipeline.metadata import first_problem
@@ -21,7 +20,7 @@ OUTCOMES = {
     "no result changed": "pass",
     "same settings": "pass",
     "cannot be compared": "fail",
-    "not decided": "investigate",
+    "first impression": "investigate",
 }
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -120,9 +119,9 @@ def _decide(low: float, high: float, minimum: float) -> str:
 
 
 def check_accuracy(margin: float, comparison: Comparison) -> Result:
-    difference = comparison.metrics.get("test_accuracy")
-    if difference is None:
+    if comparison.status != "compared":
         return _without_difference("max_accuracy_loss", comparison)
+    difference = comparison.metrics["test_accuracy"]
     low, high = difference.interval()
     return Result(
         "max_accuracy_loss",
@@ -134,7 +133,7 @@ def check_accuracy(margin: float, comparison: Comparison) -> Result:
 def _describe_loss(difference: Difference, of_what: str = "") -> str:
     """Returns a loss with its interval, or says that all seeds have the same."""
     loss = f"a loss of {-difference.value:.4f}"
-    if not difference.error:
+    if not difference.is_known:
         return f"{loss}{of_what}, the same in all seeds"
     low, high = difference.interval()
     return f"{loss} ({-high:.4f} to {-low:.4f}){of_what}"
@@ -143,22 +142,23 @@ def _describe_loss(difference: Difference, of_what: str = "") -> str:
 def check_classes(margin: float, comparison: Comparison) -> Result:
     """Passes if every class's interval is above the margin; fails if one is below.
 
-    The p-values are adjusted by Holm's method for the number of classes.
+    The p-values are adjusted by Holm's method for the number of classes, and compared
+    with one side of the look's level.
 
     A class that no seed on either side classifies differently, such as one without
     mistakes, has lost nothing.
     """
     rule = "max_class_loss"
-    if not comparison.classes:
+    if comparison.status != "compared" or not comparison.classes:
         return _without_difference(rule, comparison)
     classes = {n: d for n, d in comparison.classes.items() if not d.is_unchanged}
     if not classes:
         return Result(rule, "pass", "every class has the same accuracy in all seeds")
     p_values = adjust_p_values([d.p_below(-margin) for d in classes.values()])
-    # This corresponds to one side of a 95 % interval.
-    if min(p_values) < (1 - CONFIDENCE_LEVEL) / 2:
+    lowest = int(np.argmin(p_values))
+    name, difference = list(classes.items())[lowest]
+    if p_values[lowest] < difference.level / 2:
         outcome = "fail"
-        name = list(classes)[int(np.argmin(p_values))]
     else:
         name = min(classes, key=lambda name: classes[name].interval()[0])
         passes = classes[name].interval()[0] >= -margin
@@ -169,5 +169,5 @@ def check_classes(margin: float, comparison: Comparison) -> Result:
 
 def _without_difference(rule: str, comparison: Comparison) -> Result:
     if comparison.status == "compared":
-        return Result(rule, "investigate", "needs several seeds on both sides")
+        return Result(rule, "investigate", "the results of the seeds have no classes")
     return Result(rule, OUTCOMES[comparison.status], comparison.reason)

@@ -8,16 +8,21 @@ from pathlib import Path
 from core_mlp.pipeline.errors import InputError
 
 
-def run_git(*arguments: str) -> bytes:
+def run_git(*arguments: str, index: Path | None = None) -> bytes:
     """Returns what a Git command prints.
+
+    Args:
+      *arguments: The command, without "git".
+      index: A file to use instead of the repository's index.
 
     Raises:
       InputError: If it fails, with what Git says, such as that another user owns the
         repository.
     """
-    result = _git(*arguments)
+    result = _git(*arguments, index=index)
     if result.returncode:
-        raise InputError(f"git {arguments[0]}: {_complaint(result)}")
+        command = arguments[2] if arguments[0] == "-C" else arguments[0]
+        raise InputError(f"git {command}: {_complaint(result)}")
     return result.stdout
 
 
@@ -66,12 +71,13 @@ def reader(revision: str | None) -> Callable[[str], bytes | None]:
     return read
 
 
-def _git(*arguments: str) -> subprocess.CompletedProcess:
+def _git(*arguments: str, index: Path | None = None) -> subprocess.CompletedProcess:
+    other_index = {"GIT_INDEX_FILE": str(index)} if index else {}
     return subprocess.run(
         ["git", *arguments],
         capture_output=True,
         check=False,
-        env=os.environ | {"LC_ALL": "C"},
+        env=os.environ | {"LC_ALL": "C"} | other_index,
     )
 
 

@@ -10,21 +10,22 @@ import numpy as np
 from PIL import Image
 
 from core_mlp.data.sprites import MAX_MISTAKES, MISTAKE_COLUMNS
-from core_mlp.evaluation.metrics import CONFIDENCE_LEVEL
 from core_mlp.pipeline.files import write_text
 from core_mlp.pipeline.text import visible
 from core_mlp.reporting import document, gate, model_card
 from core_mlp.reporting.comparison import Comparison, compare
-from core_mlp.reporting.runs import Run, read_run
-from core_mlp.reporting.significance import adjust_p_values
+from core_mlp.reporting.runs import Run, improves_upwards, read_run
+from core_mlp.reporting.significance import (
+    MAX_SEEDS,
+    MIN_SEEDS,
+    adjust_p_values,
+)
 
 MARKDOWN = Path("report.md")
 HTML = Path("report.html")
 MAX_IMAGES = 20
 MAX_CONFUSIONS = 10
 MAX_CLASSES = 100
-# Whether a higher value of a metric is better, by the last part of its name.
-IMPROVES_UPWARDS = {"accuracy": True, "loss": False, "error": False}
 
 
 class Verdict(NamedTuple):
@@ -55,7 +56,8 @@ class Report(NamedTuple):
       base: The run to compare with.
       head: The run to report on.
       comparison: The comparison of the two.
-      verdict: What the comparison says about the settings.
+      word: What the comparison says about the settings, such as "better".
+      verdict: The same in sentences.
       results: Results of the gate's rules, if they were checked.
       edits: How head changes the rules; empty if it does not.
     """
@@ -63,6 +65,7 @@ class Report(NamedTuple):
     base: Run
     head: Run
     comparison: Comparison
+    word: str
     verdict: Verdict
     results: list[gate.Result]
     edits: str
@@ -88,24 +91,53 @@ def write_report(
     old = read_run(base)
     new = read_run(head)
     rules, edits = gate.load_rules(base, head)
-    comparison = compare(old, new)
-    report = Report(
-        base=old,
-        head=new,
-        comparison=comparison,
-        verdict=describe_verdict(old, new, comparison, rules.max_accuracy_loss),
-        results=gate.check(rules, new, comparison) if with_gate else [],
-        edits=edits,
-    )
-    write_text(MARKDOWN, render_report(report))
-    page = render_report(report, pictures=True)
-    write_text(HTML, document.to_html(report.verdict.title, page))
-    print(f"Wrote {MARKDOWN} and {HTML}")
+    report = make_report(old, new, rules, edits=edits)
+    if not with_gate:
+        report = report._replace(results=[])
+    write_files(report)
     if head is None:
         model_card.write(new)
         print(f"Wrote {model_card.CARD_FILE}")
     print_report(report)
     return report.results
+
+
+def make_report(
+    base: Run,
+    head: Run,
+    rules: gate.Gate,
+    *,
+    edits: str = "",
+    metric: str = "test_accuracy",
+) -> Report:
+    """Compares two runs.
+
+    Args:
+      base: The run to compare with.
+      head: The run to report on.
+      rules: The thresholds of the gate.
+      edits: How head changes them; empty if it does not.
+      metric: What the verdict is about.
+    """
+    comparison = compare(base, head)
+    margin = rules.max_accuracy_loss
+    return Report(
+        base=base,
+        head=head,
+        comparison=comparison,
+        word=comparison.verdict(metric, margin),
+        verdict=describe_verdict(base, head, comparison, margin, metric=metric),
+        results=gate.check(rules, head, comparison),
+        edits=edits,
+    )
+
+
+def write_files(report: Report) -> None:
+    """Writes report.md and report.html."""
+    write_text(MARKDOWN, render_report(report))
+    page = render_report(report, pictures=True)
+    write_text(HTML, document.to_html(report.verdict.title, page))
+    print(f"Wrote {MARKDOWN} and {HTML}")
 
 
 def print_report(report: Report) -> None:
@@ -120,19 +152,26 @@ def print_report(report: Report) -> None:
 
 
 def describe_verdict(
-    base: Run, head: Run, comparison: Comparison, margin: float
+    base: Run,
+    head: Run,
+    comparison: Comparison,
+    margin: float,
+    *,
+    metric: str = "test_accuracy",
 ) -> Verdict:
     """Puts the verdict about the settings into words, by templates/verdict.txt."""
-    difference = comparison.metrics.get("test_accuracy")
     text = document.render(
         "verdict.txt",
         base=base,
         head=head,
         comparison=comparison,
+        metric=metric,
         margin=margin,
-        sizes=[len(run.results) for run in (base, head)],
-        difference=difference,
-        verdict=difference.verdict(margin) if difference else comparison.status,
+        difference=comparison.metrics.get(metric),
+        verdict=comparison.verdict(metric, margin),
+        min_seeds=MIN_SEEDS,
+        max_seeds=MAX_SEEDS,
+        costs=comparison.trainings_until,
     )
     # The template starts each part with its name.
     parts = {"title": [], "finding": [], "advice": [], "note": []}
@@ -167,8 +206,7 @@ def render_report(report: Report, *, pictures: bool = False) -> str:
         "report.md",
         base=base,
         head=head,
-        difference=comparison.metrics,
-        sizes=[len(run.results) for run in (base, head)],
+        comparison=comparison,
         verdict=report.verdict,
         results=report.results,
         edits=report.edits,
@@ -179,16 +217,21 @@ def render_report(report: Report, *, pictures: bool = False) -> str:
 def metric_rows(base: Run, head: Run, comparison: Comparison) -> Iterator[list[str]]:
     """Yields each metric of both sides, as means over seeds where they are known."""
     for key in dict.fromkeys([*base.metrics, *head.metrics]):
-        if key == "train_epochs":  # A parameter, unless training stopped early.
+        # The ends of the interval of one model's accuracy are in MODEL_CARD.md;
+        # the number of epochs is a parameter, unless training stopped early.
+        if key.endswith(("_low", "_high")) or key == "train_epochs":
             continue
         sides = [base.metrics.get(key), head.metrics.get(key)]
         interval = ""
         is_known = False
         difference = comparison.metrics.get(key)
         if difference:
-            is_known = difference.p_value < 1 - CONFIDENCE_LEVEL
-            sides = [[r.metrics[key] for r in run.results] for run in (base, head)]
-            if difference.error:
+            is_known = difference.p_value < difference.level
+            sides = [
+                [result.metrics[key] for result in results]
+                for results in (comparison.base_results, comparison.head_results)
+            ]
+            if difference.is_known:
                 interval = "{:+.4f} to {:+.4f}".format(*difference.interval())
         change = ""
         if None not in sides and comparison.status != "cannot be compared":
@@ -218,13 +261,15 @@ def class_rows(base: Run, head: Run, comparison: Comparison) -> Iterator[list[st
     if len(names) > MAX_CLASSES:
         names = sorted(names, key=adjusted.get)[:MAX_CLASSES]
     for name in names:
-        sides = [[r.classes[name] for r in run.results] for run in (base, head)]
-        is_known = adjusted[name] < 1 - CONFIDENCE_LEVEL
-        value = comparison.classes[name].value
-        change = _format_change("accuracy", value, is_known)
-        p = document.format_p(adjusted[name]).removeprefix("= ")
+        sides = [
+            [result.classes[name] for result in results]
+            for results in (comparison.base_results, comparison.head_results)
+        ]
+        difference = comparison.classes[name]
+        is_known = adjusted[name] < difference.level
+        change = _format_change("accuracy", difference.value, is_known)
         means = map(document.format_over_seeds, sides)
-        yield [name, f"{counts[name]:,}", *means, change, p]
+        yield [name, f"{counts[name]:,}", *means, change]
 
 
 def confusion_rows(base: Run, head: Run, comparison: Comparison) -> list[list[str]]:
@@ -307,7 +352,7 @@ def _format_change(metric: str, change: float, is_known: bool) -> str:
         return "="
     size = f"{change:+.4f}".removesuffix(".0000")
     text = f"{size} {'↑' if change > 0 else '↓'}"
-    upwards = IMPROVES_UPWARDS.get(metric.rsplit("_", maxsplit=1)[-1])
+    upwards = improves_upwards(metric)
     if upwards is None or not is_known:
         return text
     return f"{text} {'better' if (change > 0) == upwards else 'worse'}"

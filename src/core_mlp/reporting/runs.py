@@ -24,7 +24,10 @@ from core_mlp.results.evaluate import (
 )
 from core_mlp.results.train import EpochResult
 
-# Metrics that are compared over seeds.
+# Whether a higher value of a metric is better, by the last part of its name. Only such
+# metrics are compared.
+IMPROVES_UPWARDS = {"accuracy": True, "loss": False, "error": False}
+# Metrics that metrics/seeds.json summarizes.
 SEED_METRICS = (
     "validation_accuracy",
     "test_accuracy",
@@ -44,8 +47,17 @@ METRICS_ADAPTER = TypeAdapter(dict[str, FiniteFloat])
 PARAMS_ADAPTER = TypeAdapter(dict[str, Any])
 
 
+def improves_upwards(metric: str) -> bool | None:
+    """Tells whether a higher value of a metric is better; None if that is unknown.
+
+    >>> improves_upwards("test_loss"), improves_upwards("train_epochs")
+    (False, None)
+    """
+    return IMPROVES_UPWARDS.get(metric.rsplit("_", maxsplit=1)[-1])
+
+
 class SeedRun(BaseModel):
-    """Result of one seed: metrics, and test accuracy by class."""
+    """Result of one seed: the metrics that are compared, and test accuracy by class."""
 
     seed: int
     metrics: dict[str, FiniteFloat]
@@ -122,11 +134,24 @@ class Run(NamedTuple):
         """Result of this run alone."""
         classes = {row.label: row.accuracy for row in self.classes}
         seed = self.params.get("seed", 0)
-        return SeedRun(seed=seed, metrics=self.metrics, classes=classes)
+        metrics = {
+            name: value
+            for name, value in self.metrics.items()
+            if improves_upwards(name) is not None
+        }
+        return SeedRun(seed=seed, metrics=metrics, classes=classes)
 
 
-def read_run(revision: str | None, name: str | None = None) -> Run:
-    """Reads a run: a revision, an experiment by its name, or None for the workspace.
+def read_run(
+    revision: str | None, name: str | None = None, *, with_seeds: bool = True
+) -> Run:
+    """Reads the results of a run.
+
+    Args:
+      revision: A revision, an experiment by its name, or None for the workspace.
+      name: What to call it; default: the revision.
+      with_seeds: Whether to read metrics/seeds.json. An experiment has the file that
+        it began with.
 
     Raises:
       InputError: If there is no such revision, a file is missing or corrupt, something
@@ -167,7 +192,11 @@ def read_run(revision: str | None, name: str | None = None) -> Run:
         mistakes={row.index: row for row in rows("mistakes", Mistake)},
         sprite=read("plots/mistakes_sprite.png"),
         test_split=lock.inputs[TEST_SPLIT],
-        seeds=parse("metrics/seeds.json", Seeds.model_validate_json, required=False),
+        seeds=(
+            parse("metrics/seeds.json", Seeds.model_validate_json, required=False)
+            if with_seeds
+            else None
+        ),
         inputs=lock.inputs,
         num_leaked=parse("plots/data_problems.csv", _parse_leaked, required=False) or 0,
     )

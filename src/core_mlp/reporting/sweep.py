@@ -31,7 +31,12 @@ def write_sweep() -> None:
     refs = run_git("for-each-ref", "--format=%(refname)", pattern).decode().split()
     if not refs:
         raise InputError(f"no experiments have started from this commit, {commit[:8]}")
-    runs = [read_run("HEAD"), *(read_run(ref, ref.split("/")[-1]) for ref in refs)]
+    experiments = [read_run(ref, ref.split("/")[-1]) for ref in refs]
+    write_ranking([read_run("HEAD"), *experiments])
+
+
+def write_ranking(runs: list[Run]) -> None:
+    """Ranks runs by validation, as report.md and report.html, and prints the best."""
     # Accuracies on different images say nothing about the settings.
     by_images = defaultdict(list)
     for run in runs:
