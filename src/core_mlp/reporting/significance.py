@@ -25,7 +25,7 @@ from core_mlp.pipeline.files import DECIMALS
 
 # Seeds per side at each look, and the probability that its interval misses the true
 # difference. benchmarks/noise/decide.py measures that all five together miss in 5 %.
-LOOKS = {3: 0.0038, 5: 0.0076, 8: 0.0124, 12: 0.0172, 20: 0.0286}
+LOOKS = {3: 0.0038, 5: 0.0076, 8: 0.0105, 12: 0.013, 20: 0.032}
 MIN_SEEDS = min(LOOKS)
 MAX_SEEDS = max(LOOKS)
 POWER = 0.8
@@ -100,6 +100,8 @@ class Difference(NamedTuple):
     def detectable(self) -> float:
         """Smallest true difference that this look would find in 80 % of repetitions.
 
+        An approximation, good for ten seeds per side or more.
+
         References:
           Bloom, 1995: Minimum detectable effects.
         """
@@ -145,7 +147,7 @@ def level_of(number: int) -> float:
     """Returns the level of the last look that a number of seeds reaches, or 0.
 
     >>> level_of(2), level_of(4), level_of(100)
-    (0.0, 0.0038, 0.0286)
+    (0.0, 0.0038, 0.032)
     """
     return LOOKS.get(last_look(number), 0.0)
 
