@@ -53,7 +53,7 @@ def main() -> None:
         print(f"Training {num_parameters:,} parameters on {device}", flush=True)
         if workers.is_chief:
             write_distortions(info, p.augmentation)
-        with resume.exclusive_state([*run.values(), *workers.key]) as state:
+        with resume.exclusive_state(run, workers.key, p.epochs) as state:
             history = connection.restore_state(workers, state, modules, p.epochs)
             epochs = loop.train(
                 models,
@@ -79,6 +79,9 @@ def main() -> None:
                 write_csv(
                     Path("plots/activations.csv"), activation_curves(), ActivationPoint
                 )
+                # Otherwise, the learning rate depends on the number of epochs.
+                if p.schedule == "constant":
+                    resume.keep_state(state, modules, history)
 
 
 def write_distortions(info: SplitInfo, augmentation: params.AugmentationParams) -> None:

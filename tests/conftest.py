@@ -80,6 +80,12 @@ def _deterministic_tensorflow():
     set_up_device()
 
 
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path_factory, monkeypatch):
+    """Keeps a test from going on from the state of another one's finished run."""
+    monkeypatch.setenv("CORE_MLP_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+
+
 @pytest.fixture
 def real_commands(monkeypatch):
     """Lets a test run the installed commands, as if each had just started."""

@@ -145,6 +145,29 @@ def test_a_killed_worker_ends_all_and_then_they_resume_to_the_same_bytes(
 
 
 @pytest.mark.slow
+def test_workers_go_on_from_a_shorter_run(digits_dir, tmp_path):
+    outputs, snapshots = [], []
+    for num_epochs, state in ((2, "state"), (4, "state"), (4, "empty")):
+        changes = {"schedule": "constant", "patience": 4, "epochs": num_epochs}
+        folder = tmp_path / f"{num_epochs} {state}"
+        folders = [
+            new_folder(digits_dir, folder / name, **changes)
+            for name in ("chief", "other")
+        ]
+        outputs.append(finish(folders, tmp_path / state))
+        snapshots.append(snapshot(folders[0]))
+
+    _, continued, scratch = outputs
+    assert "Continuing after epoch 2, from " in continued[0]
+    for output in continued:
+        assert re.findall("(?m)^Epoch (.)/4", output) == ["3", "4"]
+    assert "Epoch 1/4" in scratch[0]
+    # The weights are the same to the bit on both.
+    assert len({*re.findall("weights (.*)", "".join(continued + scratch))}) == 1
+    assert snapshots[1] == snapshots[2]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_workers_killed_at_any_moment_cost_nothing_but_time(
     digits_dir, two_workers, tmp_path, monkeypatch, record_property, seed

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 import time
 
 from helpers import core_mlp, run, stages_run, try_to_run
@@ -15,6 +16,45 @@ def experiments(folder):
     table = table[table.index("Experiment,") :]
     rows = csv.DictReader(table.splitlines())
     return {row["Experiment"]: row for row in rows if row["Experiment"]}
+
+
+TRAINED = (
+    "dvc.lock",
+    "metrics/train.json",
+    "models/checkpoint/variables.data-00000-of-00001",
+    "plots/history.csv",
+)
+
+
+def epochs_of(output):
+    """Returns the numbers of the epochs in a log of train."""
+    return [int(number) for number in re.findall(r"^Epoch (\d)/", output, re.M)]
+
+
+def test_more_epochs_go_on_from_the_last_run_in_every_copy(
+    workspace, tmp_path, monkeypatch
+):
+    run("dvc", "repro", "--force", "--single-item", "train", cwd=workspace)
+    clone = tmp_path / "clone"
+    run("git", "clone", "--quiet", str(workspace), str(clone), cwd=tmp_path)
+    # Not its run cache, which would restore what is to be trained here.
+    cache = ".dvc/cache/files"
+    shutil.copytree(workspace / cache, clone / cache)
+    run("dvc", "checkout", "--quiet", cwd=clone)
+
+    experiment = ("dvc", "exp", "run", "train", "-S")
+    second = run(*experiment, "epochs=3", "--temp", cwd=workspace)
+    third = run(*experiment, "epochs=5", cwd=clone)
+    continued = [(clone / name).read_bytes() for name in TRAINED]
+    monkeypatch.setenv("CORE_MLP_STATE_DIR", str(tmp_path / "empty"))
+    scratch = run("dvc", "repro", "--force", "--single-item", "train", cwd=clone)
+
+    assert "Continuing after epoch 1, from " in second
+    assert epochs_of(second) == [2, 3]
+    assert "Continuing after epoch 3, from " in third
+    assert epochs_of(third) == [4, 5]
+    assert epochs_of(scratch) == [1, 2, 3, 4, 5]
+    assert [(clone / name).read_bytes() for name in TRAINED] == continued
 
 
 def test_an_experiment_changes_one_line_and_runs_what_depends_on_it(workspace):

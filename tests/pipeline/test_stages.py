@@ -310,6 +310,8 @@ def test_a_run_is_described_by_everything_that_determines_it(digits, monkeypatch
     code, other_code = digits / "code.py", digits / "other_code.py"
     code.write_text("# Code")
     other_code.write_text("# Other code")
+    (digits / "dvc.yaml").write_text("vars:\n- requirements: packages.lock\n")
+    (digits / "packages.lock").write_text("numpy==1.0\n")
 
     def run_hash(params=train_params, info=info, device="CPU", code=code):
         return resume.hash_texts(
@@ -326,9 +328,12 @@ def test_a_run_is_described_by_everything_that_determines_it(digits, monkeypatch
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     hashes.append(run_hash())
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
-    monkeypatch.setattr(resume.tf, "__version__", "2.99")
+    with monkeypatch.context() as patch:
+        patch.setattr(resume.tf, "__version__", "2.99")
+        hashes.append(run_hash())
+    (digits / "packages.lock").write_text("numpy==2.0\n")
     hashes.append(run_hash())
-    monkeypatch.undo()
+    (digits / "packages.lock").write_text("numpy==1.0\n")
 
     assert len(set(hashes)) == len(hashes)
     assert run_hash() == hashes[0]

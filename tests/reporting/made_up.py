@@ -41,7 +41,7 @@ def read_run_in(folder, revision):
 
 
 def difference(value, error=0.0005):
-    """A difference over 20 seeds per side; its interval is 2.279 errors either way."""
+    """A difference over 20 seeds per side; its interval is 2.226 errors either way."""
     return Difference(value, error, df=38, sd=0.0017, level=LOOKS[20])
 
 
