@@ -72,7 +72,8 @@ def _changes(status: dict, outs: dict) -> Iterator[str]:
 
 def check_data() -> None:
     """Exits with an error if a data stage gave other bytes than in Git's HEAD."""
-    command = ["git", "show", f"HEAD:{LOCK}"]
+    # "./" makes it relative to this folder, which may be part of a larger repository.
+    command = ["git", "show", f"HEAD:./{LOCK}"]
     committed = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
     old = _outputs(committed)
     new = _outputs(LOCK.read_bytes())

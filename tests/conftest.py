@@ -159,4 +159,5 @@ def fabricated(monkeypatch):
     from core_mlp.reporting import evidence
 
     monkeypatch.setattr(evidence, "check", lambda run: None)
+    monkeypatch.setattr(evidence, "check_hashes", lambda *_: None)
     monkeypatch.setattr(provenance, "find_contradictions", lambda _stages: [])

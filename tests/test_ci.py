@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 import shutil
 
@@ -43,6 +44,7 @@ def test_dvc_lock_matches_the_commit_although_there_is_no_data(clone):
         ("dvc.lock", "schema", "<<<<<<< HEAD\nschema", "error: dvc.lock is corrupt"),
         ("dvc.lock", "stages:", "stage:", "error: dvc.lock is corrupt"),
         ("dvc.lock", None, None, "error: dvc.lock is missing; run `dvc repro`"),
+        ("dvc.yaml", "stages:", "stages: [", "error: dvc status: './dvc.yaml' is inv"),
     ],
 )  # fmt: skip
 def test_a_lock_that_is_out_of_date_is_found(clone, path, old, new, change):
@@ -75,11 +77,23 @@ def test_a_result_that_a_commit_deleted_is_found(clone):
     assert "evaluate: changed outs: plots/mistakes.csv: deleted\n" in result.stdout
 
 
+def test_data_that_was_edited_is_found(clone):
+    (clone / "models/litert").mkdir()
+    (clone / "models/litert/model.tflite").write_bytes(b"another")
+
+    result = check_lock(clone)
+    shutil.rmtree(clone / "models/litert")
+
+    assert result.returncode == 1
+    assert "evaluate: changed deps: models/litert: modified\n" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("stage", "arguments", "problem"),
     [
         ("export", [], "evaluate: deps: models/saved_model: not the output of its st"),
         ("fetch", ["--after-run"], "fetch: data/raw: "),
+        ("preprocess", ["--after-run"], "preprocess: plots/label_distribution.csv: "),
     ],
 )
 def test_other_outputs_than_committed_are_found(clone, stage, arguments, problem):
@@ -95,6 +109,33 @@ def test_other_outputs_than_committed_are_found(clone, stage, arguments, problem
     assert result.returncode == 1
     assert problem in result.stdout
     assert check_lock(clone, "--after-run").returncode == 0
+
+
+def test_an_output_that_the_run_does_not_have_is_found(clone):
+    lock = clone / "dvc.lock"
+    document = yaml.safe_load(lock.read_text())
+    del document["stages"]["fetch"]["outs"][-1]
+    lock.write_text(yaml.safe_dump(document))
+
+    result = check_lock(clone, "--after-run")
+    run("git", "checkout", "--quiet", ".", cwd=clone)
+
+    assert result.returncode == 1
+    assert re.search(r"^fetch: data/raw: \w+.dir -> None$", result.stdout, re.M)
+
+
+def test_other_weights_than_committed_are_printed(clone):
+    """They differ between processors."""
+    lock = clone / "dvc.lock"
+    document = yaml.safe_load(lock.read_text())
+    document["stages"]["train"]["outs"][-1]["md5"] = "0" * 32
+    lock.write_text(yaml.safe_dump(document))
+
+    result = check_lock(clone, "--after-run")
+    run("git", "checkout", "--quiet", ".", cwd=clone)
+
+    assert result.returncode == 0
+    assert re.search(r"^train: plots/history.csv: \w+ -> 0{32}$", result.stdout, re.M)
 
 
 def forge(folder, path, edit, stage="evaluate"):
@@ -116,6 +157,16 @@ def forge(folder, path, edit, stage="evaluate"):
 def with_metrics(**changes):
     """Returns an edit of a JSON file."""
     return lambda text: json.dumps(json.loads(text) | changes, indent=2) + "\n"
+
+
+def with_added(**changes):
+    """Returns an edit that adds to numbers of a JSON file."""
+
+    def edit(text):
+        old = json.loads(text)
+        return with_metrics(**{key: old[key] + changes[key] for key in changes})(text)
+
+    return edit
 
 
 @pytest.fixture
@@ -184,6 +235,18 @@ def test_evaluating_again_finds_a_forged_result_and_restores_a_true_one(
     assert "metrics/evaluate.json: differs from HEAD\n" in result.stdout
 
 
+def test_a_project_in_a_subfolder_of_a_repository_is_checked(fresh, tmp_path):
+    folder = shutil.copytree(fresh, tmp_path / "larger" / "project")
+    shutil.rmtree(folder / ".git")
+    run("git", "init", "--quiet", cwd=folder.parent)
+    commit_all(folder.parent, "A larger repository")
+
+    assert check_results(folder).returncode == 0
+    assert check_lock(folder, "--after-run").returncode == 0
+    (folder / "plots/mistakes.csv").unlink()
+    assert "plots/mistakes.csv: only in HEAD\n" in check_results(folder).stdout
+
+
 def test_results_that_only_one_side_has_are_found(fresh):
     (fresh / "plots/mistakes.csv").unlink()
     (fresh / "plots/new.csv").write_text("a\n1\n")
@@ -197,44 +260,104 @@ def test_results_that_only_one_side_has_are_found(fresh):
     )
 
 
-def train_other_weights(folder, **metrics):
-    """Changes what another kind of processor would change: weights and metrics."""
+def train_other_weights(folder, file="metrics/evaluate.json", **metrics):
+    """Changes what another kind of processor would change: weights and metrics.
+
+    Args:
+      folder: The repository.
+      file: Has the metrics.
+      metrics: Is added to each.
+    """
     lock = folder / "dvc.lock"
     document = yaml.safe_load(lock.read_text())
     for out in document["stages"]["train"]["outs"]:
         if out["path"] == "models/checkpoint":
             out["md5"] = f"{'0' * 32}.dir"
     lock.write_text(yaml.safe_dump(document, sort_keys=False))
-    file = folder / "metrics/evaluate.json"
-    old = json.loads(file.read_text())
-    new = {name: old[name] + change for name, change in metrics.items()}
-    file.write_text(with_metrics(**new)(file.read_text()))
+    path = folder / file
+    path.write_text(with_added(**metrics)(path.read_text()))
     with (folder / "plots/confusion.csv").open("a") as confusion:
         confusion.write("0,0,1\n")
+    (folder / "plots/mistakes.png").write_bytes(b"\xff")
 
 
 @pytest.mark.parametrize(
-    ("changes", "problem"),
+    ("file", "changes", "problem"),
     [
-        ({"test_accuracy": 0.005, "test_loss": -0.01}, ""),
-        ({"test_accuracy": 0.2}, "test_accuracy: {} in HEAD, {} here: more than "),
-        ({"test_loss": 1.5}, "test_loss: {} in HEAD, {} here: more than "),
+        ("evaluate", {"test_accuracy": 0.005, "test_loss": -0.01}, ""),
+        ("evaluate", {"test_loss": 0.4, "test_calibration_error": 0.1}, ""),
+        ("evaluate", {"test_accuracy": 0.2}, "{} in HEAD, {} here: more than "),
+        ("evaluate", {"test_accuracy": math.nan}, "{} in HEAD, {} here: more than "),
+        ("evaluate", {"test_loss": 3.0}, "{} in HEAD, {} here: more than "),
+        ("train", {"train_loss": 0.1, "validation_accuracy": -0.005}, ""),
+        ("train", {"train_loss": 3.0}, "{} in HEAD, {} here: more than "),
     ],
 )
-def test_other_weights_may_differ_by_the_noise_of_training(fresh, changes, problem):
-    file = fresh / "metrics/evaluate.json"
-    old = json.loads(file.read_text())
-    train_other_weights(fresh, **changes)
-    new = json.loads(file.read_text())
+def test_other_weights_may_differ_by_the_noise_of_training(
+    fresh, file, changes, problem
+):
+    path = f"metrics/{file}.json"
+    old = json.loads((fresh / path).read_text())
+    train_other_weights(fresh, path, **changes)
+    new = json.loads((fresh / path).read_text())
 
     result = check_results(fresh)
 
     assert result.returncode == bool(problem), result.stdout
     if problem:
         (name,) = changes
-        line = f"metrics/evaluate.json: {problem.format(old[name], new[name])}"
-        assert line in result.stdout
+        assert f"{path}: {name}: {problem.format(old[name], new[name])}" in (
+            result.stdout
+        )
         assert "(5 sd of a difference, by the size of the test split)" in result.stdout
+
+
+def write_losses(folder, losses):
+    """Writes plots/history.csv with an epoch for each train loss."""
+    history = folder / "plots/history.csv"
+    header, row = history.read_text().splitlines()[:2]
+    rest = row.split(",", 2)[2]
+    rows = [f"{epoch},{loss},{rest}" for epoch, loss in enumerate(losses, start=1)]
+    history.write_text("\n".join([header, *rows]) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("losses", "problem"),
+    [([9.9, 2.4], ""), ([2.4, 9.9], "train_loss: 2.3 in HEAD, 9.9 here: more than ")],
+)
+def test_other_weights_may_differ_by_noise_in_the_last_epoch(fresh, losses, problem):
+    write_losses(fresh, [2.4, 2.3])
+    commit_all(fresh, "Two epochs")
+    train_other_weights(fresh)
+    write_losses(fresh, losses)
+
+    result = check_results(fresh)
+
+    assert result.returncode == bool(problem), result.stdout
+    assert problem in result.stdout
+
+
+def test_other_weights_give_the_same_metrics(fresh):
+    train_other_weights(fresh)
+    file = fresh / "metrics/evaluate.json"
+    file.write_text(with_metrics(test_top_2_accuracy=0.2)(file.read_text()))
+
+    result = check_results(fresh)
+
+    assert result.returncode == 1
+    assert "metrics/evaluate.json: other metrics than in HEAD\n" in result.stdout
+
+
+@pytest.mark.parametrize(("accuracy", "code"), [(0.981, 0), (0.98, 1)])
+def test_a_model_without_mistakes_has_the_noise_of_one_mistake(fresh, accuracy, code):
+    """Of 360 test images: 5 sqrt(2) / 360 = 0.0196."""
+    edit = with_metrics(test_accuracy=accuracy, test_loss=0.03)
+    forge(fresh, "metrics/evaluate.json", edit)
+    train_other_weights(fresh, test_accuracy=1.0 - accuracy, test_loss=-0.01)
+
+    result = check_results(fresh)
+
+    assert result.returncode == code, result.stdout
 
 
 def test_the_noise_of_training_is_that_of_the_seeds_where_there_are_some(fresh):
@@ -253,6 +376,15 @@ def test_the_noise_of_training_is_that_of_the_seeds_where_there_are_some(fresh):
     )
 
 
+def test_seeds_that_agree_say_nothing_about_the_noise_of_training(fresh):
+    seeds = {"summary": {"test_accuracy": {"mean": 0.9, "sd": 0.0}}}
+    (fresh / "metrics/seeds.json").write_text(json.dumps(seeds))
+    commit_all(fresh, "Seeds")
+    train_other_weights(fresh, test_accuracy=0.005)
+
+    assert check_results(fresh).returncode == 0
+
+
 def test_with_other_weights_the_plots_of_the_data_stay_the_same(fresh):
     train_other_weights(fresh)
     with (fresh / "plots/data_problems.csv").open("a") as file:
@@ -264,18 +396,30 @@ def test_with_other_weights_the_plots_of_the_data_stay_the_same(fresh):
     assert "plots/data_problems.csv: differs from HEAD\nerror: " in result.stdout
 
 
-@pytest.mark.parametrize(("change", "problem"), [(1e-6, ""), (0.001, "rounding")])
+@pytest.mark.parametrize(
+    ("path", "edit", "is_rounding"),
+    [
+        ("metrics/evaluate.json", with_added(test_loss=1e-6), True),
+        ("metrics/evaluate.json", with_added(test_loss=0.001), False),
+        ("plots/activations.csv", lambda t: t.replace("1.3e-05", "1.2e-05"), True),
+        ("plots/activations.csv", lambda t: t.replace("1.3e-05", "2.3e-05"), False),
+        ("plots/mistakes.csv", lambda t: t.replace("predicted", "prediction"), False),
+        ("plots/mistakes.csv", lambda t: f"{t}0,1,2,0.5\n", False),
+    ],
+)
 def test_weights_from_a_remote_may_be_evaluated_with_other_rounding(
-    fresh, change, problem
+    fresh, path, edit, is_rounding
 ):
-    file = fresh / "metrics/evaluate.json"
-    loss = json.loads(file.read_text())["test_loss"]
-    file.write_text(with_metrics(test_loss=loss + change)(file.read_text()))
+    text = (fresh / path).read_text()
+    assert edit(text) != text
+    (fresh / path).write_text(edit(text))
+    (fresh / "plots/mistakes.png").write_bytes(b"\xff")
 
     result = check_results(fresh, "--pulled")
 
-    assert result.returncode == bool(problem), result.stdout
-    assert problem in result.stdout
+    line = f"{path}: differs from HEAD by more than rounding\n"
+    assert (line in result.stdout) == (not is_rounding), result.stdout
+    assert result.returncode == (not is_rounding)
     assert check_results(fresh).returncode == 1
 
 
@@ -283,6 +427,7 @@ def test_weights_from_a_remote_may_be_evaluated_with_other_rounding(
     ("path", "text"),
     [
         ("dvc.lock", "<<<<<<< HEAD\n"),
+        ("dvc.lock", "stages: [\n"),
         ("dvc.lock", "stages: {}\n"),
         ("metrics/evaluate.json", "[]"),
         ("metrics/evaluate.json", "{"),

@@ -3,12 +3,20 @@
 import json
 import re
 
+import numpy as np
 import pytest
 from helpers import core_mlp, run
+from made_up import read_run_in
 
+from core_mlp.evaluation import metrics
 from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.files import parse_yaml
-from core_mlp.reporting.runs import read_run
+from core_mlp.pipeline.provenance import find_contradictions, recorded
+from core_mlp.reporting import evidence
+from core_mlp.reporting.runs import Seeds, read_run
+from core_mlp.reporting.significance import summarize
+from core_mlp.results.evaluate import CalibrationBin, Mistake
+from core_mlp.results.train import EpochResult
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +34,12 @@ def clone(repository, monkeypatch):
     yield repository
     run("git", "checkout", "--quiet", ".", cwd=repository)
     run("git", "clean", "--quiet", "--force", cwd=repository)
+
+
+@pytest.fixture(scope="module")
+def true_run(repository):
+    """The results as they are."""
+    return read_run_in(repository, None)
 
 
 def edit_json(path, **changes):
@@ -124,6 +138,142 @@ def test_a_mistake_that_was_deleted_is_refused(clone):
         read_run(None)
 
 
+@pytest.mark.parametrize(
+    ("path", "pattern", "replacement"),
+    [
+        ("metrics/evaluate.json", '("test_loss": .*),', r"\g<1>1,"),
+        ("metrics/evaluate.json", '("litert_differences": ).*', r"\g<1>77"),
+        ("plots/mistakes.csv", r",0.\d+$", ",0.5"),
+        ("plots/data_problems.csv", r"^(test,also in train),.*", r"\1,7"),
+    ],
+)
+def test_a_number_that_is_in_no_other_file_has_to_be_in_dvc_lock(
+    clone, path, pattern, replacement
+):
+    file = clone / path
+    old = file.read_text()
+    file.write_text(re.sub(pattern, replacement, old, count=1, flags=re.M))
+    assert file.read_text() != old
+
+    problem = f"workspace: {path} is not the one in dvc.lock: run `dvc repro`"
+    with pytest.raises(InputError, match=problem):
+        read_run(None)
+
+
+def test_a_picture_that_was_replaced_is_refused(clone):
+    (clone / "plots/mistakes_sprite.png").write_bytes(b"another")
+
+    with pytest.raises(InputError, match=r"mistakes_sprite.png is not the one"):
+        read_run(None)
+
+
+def refuse(made_up, problem):
+    with pytest.raises(InputError, match=problem):
+        evidence.check(made_up)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("train_loss", "differ in train_loss"),
+        ("train_accuracy", "differ in train_accuracy"),
+        ("validation_loss", "differ in validation_loss"),
+        ("validation_accuracy", "differ in validation_accuracy"),
+        ("test_accuracy", "has test_accuracy = "),
+        ("test_accuracy_low", "has test_accuracy_low = "),
+        ("test_accuracy_high", "has test_accuracy_high = "),
+        ("test_calibration_error", "differ in calibration error"),
+    ],
+)
+def test_a_metric_has_to_agree_to_five_decimals(true_run, name, problem):
+    edited = true_run.metrics | {name: true_run.metrics[name] + 1e-5}
+
+    refuse(true_run._replace(metrics=edited), problem)
+
+
+@pytest.mark.parametrize("column", ["accuracy", "error_rate", "count", "low", "high"])
+def test_each_column_of_each_class_has_to_agree(true_run, column):
+    *others, last = true_run.classes
+    edited = last._replace(**{column: getattr(last, column) + 1e-5})
+
+    refuse(
+        true_run._replace(classes=[*others, edited]),
+        f"differ about class {last.label}",
+    )
+
+
+def test_each_class_has_to_be_there(true_run):
+    refuse(true_run._replace(classes=true_run.classes[1:]), "have different classes")
+
+
+def test_counts_have_to_be_those_of_images(true_run):
+    first, second = true_run.class_names[:2]
+    for counts in (
+        {},
+        true_run.confusion | {(first, "no class"): 1},
+        true_run.confusion | {(first, second): -1},
+    ):
+        refuse(true_run._replace(confusion=counts), "confusion.csv lacks the pair")
+
+
+def trained(run, accuracies, *, kept, numbers=None, **params):
+    """Returns the run with an epoch for each validation accuracy, one of them kept."""
+    numbers = numbers or range(1, len(accuracies) + 1)
+    history = [
+        EpochResult(
+            epoch=number,
+            train_loss=2.0 - accuracy,
+            validation_loss=3.0 - accuracy,
+            train_accuracy=accuracy,
+            validation_accuracy=accuracy,
+        )
+        for number, accuracy in zip(numbers, accuracies, strict=True)
+    ]
+    (summary,) = [row.summary() for row in history if row.epoch == kept]
+    return run._replace(
+        history=history, metrics=run.metrics | summary, params=run.params | params
+    )
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "kept", "params"),
+    [
+        ([0.2, 0.4, 0.3], 3, {"epochs": 3}),
+        ([0.2, 0.4, 0.3], 2, {"epochs": 9, "patience": 1}),
+        ([0.2, 0.4, 0.4, 0.3], 2, {"epochs": 9, "patience": 2}),
+        ([0.2, 0.4, 0.3], 2, {"epochs": 3, "patience": 2}),
+        ([0.2, 0.3, 0.4], 3, {"epochs": 3, "patience": 2}),
+    ],
+)
+def test_epochs_as_training_gives_them_are_believed(true_run, accuracies, kept, params):
+    evidence.check(trained(true_run, accuracies, kept=kept, **params))
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "kept", "params", "problem"),
+    [
+        ([0.2, 0.4, 0.3], 2, {"epochs": 3}, "has train_epochs = 2"),
+        ([0.2, 0.4, 0.3], 3, {"epochs": 2}, "has 3 epochs, params.yaml gives 2"),
+        ([0.2, 0.4, 0.3], 3, {"epochs": 4}, "has 3 epochs, params.yaml gives 4"),
+        ([0.2, 0.4, 0.3], 3, {"epochs": 3, "patience": 2}, "has train_epochs = 3"),
+        ([0.2, 0.4, 0.3], 2, {"epochs": 9, "patience": 2}, "params.yaml gives 4"),
+        ([0.2, 0.4, 0.3], 2, {"epochs": 2, "patience": 5}, "params.yaml gives 2"),
+    ],
+)
+def test_epochs_that_training_cannot_give_are_refused(
+    true_run, accuracies, kept, params, problem
+):
+    refuse(trained(true_run, accuracies, kept=kept, **params), problem)
+
+
+@pytest.mark.parametrize("numbers", [[1, 3], [2, 1], [1, 2, 2]])
+def test_epochs_are_counted_from_one(true_run, numbers):
+    accuracies = [0.3] * len(numbers)
+    made_up = trained(true_run, accuracies, kept=1, numbers=numbers, patience=1)
+
+    refuse(made_up, "has train_epochs = 1, plots/history.csv another")
+
+
 def test_seeds_like_the_runs_own_are_believed(clone):
     own = read_run(None).metrics["test_accuracy"]
     write_seeds(clone, [own - 0.01, own, own + 0.01, own + 0.02, own - 0.02])
@@ -142,7 +292,7 @@ def test_seeds_unlike_the_runs_own_are_refused(clone):
 
 
 def test_seeds_of_other_settings_are_not_compared_with_the_run(clone):
-    write_seeds(clone, [0.97, 0.98], identity="another")
+    write_seeds(clone, [0.97, 0.98, 0.97, 0.98, 0.97], identity="another")
 
     assert len(read_run(None).results) == 1
 
@@ -186,6 +336,114 @@ def test_seeds_that_cannot_be_are_refused(clone):
         write_seeds(clone, [own, own], identity=identity, **changes)
         with pytest.raises(InputError, match=problem):
             read_run(None)
+
+
+def seeded(run, *results, summary=None):
+    """Returns the run with the results of several seeds: metrics, maybe classes too."""
+    runs = [{"seed": seed, **result} for seed, result in enumerate(results)]
+    seeds = Seeds(identity=run.identity, runs=runs, summary=summary or {})
+    return run._replace(seeds=seeds)
+
+
+def test_each_number_of_the_summary_has_to_be_that_of_all_seeds(true_run):
+    own = true_run.metrics["test_accuracy"]
+    results = [
+        {"metrics": {"test_accuracy": own + step / 100, "test_loss": 2.0 + step}}
+        for step in (-1, 0, 1)
+    ]
+    correct = {
+        "test_accuracy": summarize([own - 0.01, own, own + 0.01]),
+        "test_loss": summarize([1.0, 2.0, 3.0]),
+    }
+    evidence.check(seeded(true_run, *results, summary=correct))
+    for name, summary in correct.items():
+        for column, value in summary._asdict().items():
+            edited = correct | {name: summary._replace(**{column: value + 1e-5})}
+            made_up = seeded(true_run, *results, summary=edited)
+            refuse(made_up, f"the summary of {name} in metrics/seeds.json is not that")
+
+    del results[0]["metrics"]["test_loss"]
+    of_two = correct | {"test_loss": summarize([2.0, 3.0])}
+    refuse(seeded(true_run, *results, summary=of_two), "the summary of test_loss")
+
+
+def test_each_seed_has_to_agree_with_its_classes(true_run):
+    """Classes count by their number of images; a seed may lack them."""
+    own = {"test_accuracy": true_run.metrics["test_accuracy"]}
+    classes = {row.label: row.accuracy for row in true_run.classes}
+    evidence.check(
+        seeded(true_run, {"metrics": own}, {"metrics": own, "classes": classes})
+    )
+
+    edited = classes | {
+        true_run.classes[-1].label: true_run.classes[-1].accuracy + 1e-3
+    }
+    refuse(
+        seeded(true_run, {"metrics": own}, {"metrics": own, "classes": edited}),
+        "seed 1 in metrics/seeds.json has a different test_accuracy than its classes",
+    )
+
+
+def test_a_loss_is_the_only_number_of_a_seed_that_may_be_above_one(true_run):
+    own = {"test_accuracy": true_run.metrics["test_accuracy"]}
+    result = {"metrics": own | {"test_loss": 7.0}}
+    evidence.check(seeded(true_run, result, result))
+
+    refuse(seeded(true_run, result, result | {"classes": {"gloss": 7.0}}), "gloss = 7")
+
+
+def counted(run, counts):
+    """Returns the run with other images by actual and predicted class, of two."""
+    counts = np.array(counts)
+    pairs = metrics.confused_pairs(counts, ["a", "b"])
+    wrong = [row for row in pairs if row.actual != row.predicted]
+    mistakes = [row[:2] for row in wrong for _ in range(row.count)]
+    value, low, high = metrics.proportion(np.trace(counts), counts.sum())
+    return run._replace(
+        confusion={row[:2]: row.count for row in pairs},
+        classes=metrics.class_accuracies(counts, ["a", "b"]),
+        calibration=[CalibrationBin(value, value, int(counts.sum()))],
+        mistakes={i: Mistake(i, *pair, 0.5) for i, pair in enumerate(mistakes)},
+        metrics=run.metrics
+        | {
+            "test_accuracy": value,
+            "test_accuracy_low": low,
+            "test_accuracy_high": high,
+            "test_calibration_error": 0.0,
+        },
+    )
+
+
+def seeds_around(run, mean, sd):
+    """Returns the run with five seeds of this mean and standard deviation."""
+    steps = sd * np.array([-(2**0.5), 0.0, 0.0, 0.0, 2**0.5])
+    return seeded(run, *({"metrics": {"test_accuracy": mean + d}} for d in steps))
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_seeds_are_refused_if_the_runs_own_accuracy_is_improbable(true_run, sign):
+    """With four degrees of freedom, p = 0.001 at t = 8.61.
+
+    The squared error is 0.02^2 (1 + 1/5) + 0.5^2 / 10,000 = 0.0225^2, about.
+    """
+    run_ = counted(true_run, [[2500, 2500], [2500, 2500]])
+
+    evidence.check(seeds_around(run_, 0.5 + sign * 8.2 * 0.0225, 0.02))
+    refuse(seeds_around(run_, 0.5 + sign * 9.1 * 0.0225, 0.02), "improbable")
+
+
+def test_seeds_that_agree_by_chance_leave_the_noise_of_the_test_images(true_run):
+    """100 images: 0.1 is two standard deviations."""
+    run_ = counted(true_run, [[25, 25], [25, 25]])
+
+    evidence.check(seeds_around(run_, 0.6, 0.0001))
+    refuse(seeds_around(run_, 0.95, 0.0001), "improbable")
+
+
+def test_seeds_without_any_noise_are_believed(true_run):
+    run_ = counted(true_run, [[50, 0], [0, 50]])
+
+    evidence.check(seeds_around(run_, 1.0, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -284,3 +542,35 @@ def test_a_run_records_what_it_was_made_with(workspace):
         params = lock[stage].get("params", {})
         assert record["params"].keys() == params.keys()
         assert record["params"].get("params.yaml") == params.get("params.yaml")
+
+
+def test_a_record_is_that_of_the_start_of_a_run_that_succeeded(workspace, monkeypatch):
+    monkeypatch.chdir(workspace)
+    params, record = workspace / "params.yaml", workspace / "data/provenance/train.json"
+    text, old = params.read_text(), record.read_text()
+    params.write_text(text.replace("epochs: 1\n", "epochs: 2\n"))
+
+    with pytest.raises(ZeroDivisionError), recorded("train"):
+        _ = 1 / 0
+    assert record.read_text() == old
+
+    with recorded("train"):
+        params.write_text(text.replace("epochs: 1\n", "epochs: 3\n"))
+    assert json.loads(record.read_text())["params"]["params.yaml"]["epochs"] == 2
+
+
+def test_a_stage_that_declares_no_record_has_none(workspace, monkeypatch):
+    monkeypatch.chdir(workspace)
+    record = workspace / "data/provenance/fetch.json"
+    record.unlink()
+    stages = workspace / "dvc.yaml"
+    declared = "    - data/provenance/fetch.json\n"
+    assert declared in stages.read_text()
+    stages.write_text(stages.read_text().replace(declared, ""))
+
+    with recorded("fetch"):
+        pass
+
+    assert not record.exists()
+    stage = {"deps": [{"path": "a", "md5": "b"}], "outs": [{"path": "c", "md5": "d"}]}
+    assert not [*find_contradictions({"fetch": stage, "empty": {}})]

@@ -1,14 +1,16 @@
 """Do the results of a run agree with each other?
 
-Results are files in Git, and files can be edited. Most numbers are in two files, so an
-edit of only one is found here. CI recomputes the rest; see docs/reports.md.
+Results are files in Git, and files can be edited. dvc.lock has the hash of each, and
+most numbers are in two files, so an edit of only one is found here. CI recomputes the
+rest; see docs/reports.md.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,11 +48,29 @@ def check(run: Run) -> None:
             )
 
 
+def check_hashes(
+    name: str, contents: Mapping[str, bytes], hashes: Mapping[str, str]
+) -> None:
+    """Raises InputError if a result is not the one that dvc.lock describes.
+
+    Args:
+      name: That of the run.
+      contents: What was read, by path.
+      hashes: MD5 of each output in dvc.lock, by path.
+    """
+    for path, content in contents.items():
+        if path in hashes and hashlib.md5(content).hexdigest() != hashes[path]:
+            raise InputError(
+                f"{name}: {path} is not the one in dvc.lock: run `dvc repro`"
+            )
+
+
 def _check_training(run: Run) -> Iterator[str]:
     """Compares metrics/train.json with plots/history.csv and the parameters."""
     epochs = {row.epoch: row for row in run.history}
     kept = run.metrics["train_epochs"]
-    if [*epochs] != [*range(1, len(epochs) + 1)] or kept not in epochs:
+    numbers = [row.epoch for row in run.history]
+    if numbers != [*range(1, len(numbers) + 1)] or kept not in epochs:
         yield f"{TRAIN} has train_epochs = {kept:g}, plots/history.csv another"
         return
     for name in (
@@ -63,10 +83,22 @@ def _check_training(run: Run) -> Iterator[str]:
             run.metrics[name], getattr(epochs[kept], name)
         ):
             yield f"{TRAIN} and plots/history.csv differ in {name}"
-    # Without patience, all epochs of the parameters are trained, and the last is kept.
-    limit = run.params.get("epochs", math.inf)
-    if kept > limit or (not run.params.get("patience") and kept < len(epochs)):
-        yield f"{TRAIN} has train_epochs = {kept:g}, params.yaml epochs = {limit}"
+    limit = run.params.get("epochs", len(epochs))
+    patience = run.params.get("patience")
+    # With patience, the best epoch is kept, and training ends when so many were not
+    # better. Without, all epochs are trained, and the last is kept.
+    if patience:
+        best = max(row.validation_accuracy for row in run.history)
+        is_kept = epochs[kept].validation_accuracy == best
+        limit = min(limit, kept + patience)
+    else:
+        is_kept = kept == len(epochs)
+    if not is_kept:
+        yield f"{TRAIN} has train_epochs = {kept:g}, plots/history.csv another"
+    if len(epochs) != limit:
+        yield (
+            f"plots/history.csv has {len(epochs)} epochs, params.yaml gives {limit:g}"
+        )
 
 
 def _check_test(run: Run) -> Iterator[str]:

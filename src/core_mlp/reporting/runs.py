@@ -157,9 +157,16 @@ def read_run(
       InputError: If there is no such revision, a file is missing or corrupt, something
         was edited after the run, or results contradict each other.
     """
-    read = reader(revision)
+    read_file = reader(revision)
     name = name or revision or "workspace"
     name = name[:8] if re.fullmatch("[0-9a-f]{40}", name) else name
+    contents = {}
+
+    def read(path: str) -> bytes | None:
+        content = read_file(path)
+        if content is not None:
+            contents[path] = content
+        return content
 
     def parse(path: str, parser: Callable[[str], Any], *, required: bool = True) -> Any:
         content = read(path)
@@ -210,6 +217,7 @@ def read_run(
             "`dvc commit` run nothing): run `dvc repro --force`"
         )
     evidence.check(run)
+    evidence.check_hashes(name, contents, lock.outputs)
     return run
 
 
@@ -248,11 +256,13 @@ class _Lock(NamedTuple):
     Attributes:
       params: Parameters of all stages.
       inputs: Hashes of the code and data that training, export and evaluation read.
+      outputs: Hashes of what the stages wrote.
       contradictions: Stages whose results were made with something else.
     """
 
     params: dict[str, Any]
     inputs: dict[str, str]
+    outputs: dict[str, str]
     contradictions: list[str]
 
 
@@ -271,7 +281,16 @@ def _parse_lock(text: str) -> _Lock:
     }
     if TEST_SPLIT not in inputs:
         raise ValueError(f"evaluate does not depend on {TEST_SPLIT}")
-    return _Lock(flatten(params), inputs, list(provenance.find_contradictions(stages)))
+    return _Lock(
+        params=flatten(params),
+        inputs=inputs,
+        outputs={
+            out["path"]: out["md5"]
+            for stage in stages.values()
+            for out in stage.get("outs", [])
+        },
+        contradictions=list(provenance.find_contradictions(stages)),
+    )
 
 
 def _parse_params(text: str) -> dict[str, Any]:
