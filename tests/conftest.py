@@ -132,7 +132,8 @@ def digit_model():
 def make_pipeline(folder: Path) -> Path:
     """Runs the pipeline in a copy of the repository, and commits the results."""
     copy_repository(folder)
-    (folder / "metrics/seeds.json").unlink(missing_ok=True)  # From other settings.
+    for path in ("metrics/seeds.json", "plots/seeds.csv"):  # From other settings.
+        (folder / path).unlink(missing_ok=True)
     write_params(folder)
     # Not all stages: names in a SavedModel depend on what the process ran before.
     names = ("fetch", "preprocess", "train")

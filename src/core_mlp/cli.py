@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from core_mlp.pipeline.text import print_any_text
 
 FAIL_EXIT_CODE = 1
 INVESTIGATE_EXIT_CODE = 3
+TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
 # Exit codes of `core-mlp decide`, if not 0.
 VERDICT_EXIT_CODES = {
     "worse": FAIL_EXIT_CODE,
@@ -40,6 +42,8 @@ def main() -> None:
                 run_report(args)
             case _:
                 os.chdir(find_project())
+                # Ends with what it has started; at once, Python would not.
+                signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_EXIT_CODE))
                 if args.command != "push":
                     check_source()  # Otherwise DVC hangs or fails silently.
                 run_experiments(args)

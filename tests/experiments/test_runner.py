@@ -175,6 +175,20 @@ def test_copies_of_a_process_that_was_killed_are_deleted_by_the_next(project):
     assert list(COPIES.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["", "Ada"])
+def test_a_copy_has_an_identity_for_commits(project, monkeypatch, name):
+    """A CI machine has none."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+    if name:
+        run("git", "config", "user.name", name, cwd=project)
+
+    with make_copies(1) as [copy]:
+        found = run("git", "config", "user.name", cwd=copy.root)
+
+    assert found == f"{name or 'core-mlp'}\n"
+
+
 def test_cores_are_shared(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 2, 4, 5, 7})
 
@@ -202,30 +216,32 @@ def has_ended(pid):
         return True
 
 
-def test_dvc_runs_several_seeds_at_a_time_with_the_bytes_of_one(workspace, monkeypatch):
+def test_dvc_runs_an_experiment_in_a_copy_with_the_same_bytes(workspace, monkeypatch):
     monkeypatch.chdir(workspace)
+    monkeypatch.setenv("PATH", ENVIRONMENT["PATH"])
     before = run("git", "status", "--porcelain", cwd=workspace)
-    alone = run("dvc", "exp", "run", "--temp", "-S", "seed=7", cwd=workspace)
-    alone = alone.split("Ran experiment(s): ")[1].split()[0]
-    # Otherwise the cache has them.
-    for path in Path(".dvc/cache/runs").glob("*/*"):
-        for file in path.iterdir():
-            file.unlink()
-        path.rmdir()
+    seed = "seed=70007"  # No other test runs it, so that it is not in the run cache.
 
-    result = run("core-mlp", "sweep", "-S", "seed=7,8", "--jobs", "2", cwd=workspace)
+    [outcome] = run_experiments(tasks_of(seed))
 
-    assert "Best by validation on sklearn_digits: seed-" in result
+    assert outcome.error == ""
+    assert outcome.run.params["seed"] == 70007
+    again = ("dvc", "exp", "run", "--temp", "--no-run-cache", "-S", seed)
+    expected = run(*again, cwd=workspace).split("Ran experiment(s): ")[1].split()[0]
     refs = run("git", "for-each-ref", "--format=%(refname)", cwd=workspace).split()
-    names = {ref.split("/")[-1] for ref in refs if "/seed-" in ref}
-    seven = next(name for name in names if name.startswith("seed-7-"))
-    tree = "{}^{{tree}}".format
     refs = {ref.split("/")[-1]: ref for ref in refs}
-    found = [
-        run("git", "rev-parse", tree(refs[n]), cwd=workspace) for n in (seven, alone)
-    ]
-    assert found[0] == found[1]
+    trees = [f"{refs[name]}^{{tree}}" for name in (outcome.task.name, expected)]
+    first, second = run("git", "rev-parse", *trees, cwd=workspace).split()
+    assert first == second
     assert run("git", "status", "--porcelain", cwd=workspace) == before
+
+
+@pytest.mark.slow
+def test_a_sweep_ends_with_the_ranking(workspace):
+    result = run("core-mlp", "sweep", "-S", "epochs=1,2", "--jobs", "2", cwd=workspace)
+
+    assert "epochs=2: validation accuracy 0." in result
+    assert "Best by validation on sklearn_digits: epochs-2-" in result
 
 
 @pytest.mark.slow

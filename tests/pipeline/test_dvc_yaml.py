@@ -11,10 +11,14 @@ import yaml
 from helpers import ROOT
 
 from core_mlp.pipeline import params
+from core_mlp.results.seeds import SeedResult
 
 TEXT = (ROOT / "dvc.yaml").read_text()
 # A variable decides which lock is a dependency: see docs/scaling.md on GPUs.
-STAGES = yaml.safe_load(TEXT.replace("${requirements}", "requirements.lock"))["stages"]
+CONTENT = yaml.safe_load(TEXT.replace("${requirements}", "requirements.lock"))
+STAGES = CONTENT["stages"]
+# Those that no stage writes.
+PLOTS = {path: options for plot in CONTENT["plots"] for path, options in plot.items()}
 CODE = ("src/", "stages/")
 
 
@@ -24,6 +28,24 @@ def outs_of(stage):
         for out in STAGES[stage].get(kind, []):
             options = out if isinstance(out, dict) else {out: {}}
             yield kind, *next(iter(options.items()))
+
+
+def charts():
+    """Yields path and options of each CSV that DVC draws."""
+    for stage in STAGES:
+        for kind, path, options in outs_of(stage):
+            if kind == "plots" and path.endswith(".csv"):
+                yield path, options
+    yield from PLOTS.items()
+
+
+def marks_of(spec):
+    """Yields each mark of a Vega-Lite template, with its encoding."""
+    for part in (*spec.get("layer", []), *filter(None, [spec.get("spec")])):
+        yield from marks_of(part)
+    if "mark" in spec:
+        mark = spec["mark"]
+        yield mark if isinstance(mark, dict) else {"type": mark}, spec["encoding"]
 
 
 def code_deps(stage):
@@ -236,21 +258,36 @@ def test_data_and_models_are_cached_and_metrics_and_plots_are_in_git():
 
 
 def test_every_csv_has_a_title_a_template_and_its_columns():
-    for stage in STAGES:
-        for kind, path, options in outs_of(stage):
-            if kind != "plots" or not path.endswith(".csv"):
-                continue
-            assert options["title"]
+    for path, options in charts():
+        assert options["title"]
+        header = SeedResult._fields
+        if path not in PLOTS:  # These may be missing.
             header = (ROOT / path).read_text().splitlines()[0].split(",")
-            assert {options["x"], options.get("y", header[0])} <= set(header), path
-            template = (ROOT / f".dvc/plots/{options['template']}.json").read_text()
-            used = set(re.findall(r"datum\.(\w+)", template))
-            derived = set(re.findall(r'"as": "(\w+)"', template))
-            derived |= set(re.findall(r'"(\w+)"', "".join(
-                re.findall(r'"as": \[(.*?)\]', template)
-            )))  # fmt: skip
-            assert used <= set(header) | derived | {"rev", "label", "value"}, path
-            assert "<DVC_METRIC_DATA>" in json.dumps(json.loads(template))
+        assert {options["x"], options.get("y", header[0])} <= set(header), path
+        template = (ROOT / f".dvc/plots/{options['template']}.json").read_text()
+        used = set(re.findall(r"datum\.(\w+)", template))
+        derived = set(re.findall(r'"as": "(\w+)"', template))
+        derived |= set(re.findall(r'"(\w+)"', "".join(
+            re.findall(r'"as": \[(.*?)\]', template)
+        )))  # fmt: skip
+        assert used <= set(header) | derived | {"rev", "label", "value"}, path
+        assert "<DVC_METRIC_DATA>" in json.dumps(json.loads(template))
+
+
+def test_each_chart_is_declared_once():
+    paths = [path for path, _ in charts()]
+
+    assert len(paths) == len(set(paths))
+    assert set(PLOTS) == {"plots/seeds.csv"}
+
+
+def test_text_in_a_chart_has_the_color_of_the_page():
+    """Vega's own is black, which cannot be read on a dark page."""
+    for _, options in charts():
+        template = (ROOT / f".dvc/plots/{options['template']}.json").read_text()
+        for mark, encoding in marks_of(json.loads(template)):
+            color = str([mark.get("color"), encoding.get("color")])
+            assert mark["type"] != "text" or "currentColor" in color
 
 
 def test_the_keys_of_metrics_and_params_are_unique():

@@ -113,6 +113,9 @@ def test_a_forced_run_with_another_hash_seed_leaves_every_byte(workspace, tmp_pa
 
 
 def test_diffs_need_neither_cache_nor_remote(workspace, tmp_path):
+    seeds = workspace / "plots/seeds.csv"
+    seeds.write_text("metric,seed,value,mean,low,high\ntest_loss,1,2,2,nan,nan\n")
+    commit_all(workspace, "Seeds")
     metrics = workspace / "metrics/evaluate.json"
     accuracy = json.loads(metrics.read_text())["test_accuracy"]
     metrics.write_text(metrics.read_text().replace(str(accuracy), "0.125"))
@@ -121,7 +124,7 @@ def test_diffs_need_neither_cache_nor_remote(workspace, tmp_path):
     commit_all(workspace, "Another result")
     clone = tmp_path / "clone"
     run("git", "clone", "--quiet", str(workspace), str(clone), cwd=tmp_path)
-    run("git", "reset", "--quiet", "--hard", "HEAD~1", cwd=workspace)
+    run("git", "reset", "--quiet", "--hard", "HEAD~2", cwd=workspace)
 
     revisions = ("HEAD~1", "HEAD")
     metrics_diff = run("dvc", "metrics", "diff", "--json", *revisions, cwd=clone)
@@ -145,6 +148,12 @@ def test_diffs_need_neither_cache_nor_remote(workspace, tmp_path):
     page = (clone / "dvc_plots/index.html").read_text()
     assert page.count("vegaEmbed(") >= 6
     assert not re.findall(r"<script[^>]+src=", page)
+    # Without seeds on one side, and on both.
+    for others, number in ((["HEAD~2", "HEAD"], 1), (["HEAD~2", "HEAD~2"], 0)):
+        run("dvc", "plots", "diff", *others, cwd=clone)
+        page = (clone / "dvc_plots/index.html").read_text()
+        assert page.count('"Results by seed"') == number
+        assert page.count('"Images per class"') == 1
 
 
 def test_a_bad_value_ends_the_stage_in_one_line_and_checkout_brings_all_back(workspace):

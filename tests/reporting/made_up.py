@@ -31,7 +31,7 @@ def report(folder, *arguments, command="report"):
 
 def discard_changes(folder):
     run("git", "checkout", "--quiet", ".", cwd=folder)
-    run("git", "clean", "--quiet", "--force", "metrics", cwd=folder)
+    run("git", "clean", "--quiet", "--force", "metrics", "plots", cwd=folder)
 
 
 def read_run_in(folder, revision):
@@ -62,3 +62,20 @@ def with_seeds(run_, accuracies):
 
 def outcomes(head, comparison):
     return {r.rule: r.outcome for r in gate.check(RULES, head, comparison)}
+
+
+def with_values(run_, values, *, metric="test_accuracy", **changes):
+    """Returns a run of other settings, whose seeds have these values of a metric."""
+    changed = run_._replace(
+        params=run_.params | {"values": values},
+        # Other than those of a run with other values.
+        metrics=run_.metrics | {"test_loss": sum(values), metric: values[0]},
+        **changes,
+    )
+    if len(values) == 1:
+        return changed
+    runs = [
+        {"seed": seed, "metrics": {"test_accuracy": 0.5, metric: value}}
+        for seed, value in enumerate(values, start=1)
+    ]
+    return changed._replace(seeds=Seeds(identity=changed.identity, runs=runs))

@@ -20,7 +20,8 @@ from core_mlp.reporting.git import resolve, run_git
 
 COPIES = Path(".dvc/tmp/copies")
 LOCK_NAME = "copy.lock"
-SETTINGS_OF_GIT = ("user.name", "user.email")
+# Who makes an experiment's commit, if the user has not told Git, as on a CI machine.
+IDENTITY = {"user.name": "core-mlp", "user.email": "core-mlp@localhost"}
 
 
 class Snapshot(NamedTuple):
@@ -146,12 +147,11 @@ def _clone(folder: Path, cache: Path) -> Copy:
     top = Path(run_git("rev-parse", "--show-toplevel").decode().strip())
     # Its objects stay where they are, so that this takes no time or space.
     run_git("clone", "--quiet", "--shared", "--no-checkout", str(top), str(folder))
-    for key in SETTINGS_OF_GIT:
+    for key, default in IDENTITY.items():
         value = subprocess.run(
             ["git", "config", key], capture_output=True, text=True, check=False
         ).stdout.strip()
-        if value:
-            run_git("-C", str(folder), "config", key, value)
+        run_git("-C", str(folder), "config", key, value or default)
     project = folder / Path.cwd().resolve().relative_to(top.resolve())
     # For the folder of DVC's settings.
     run_git("-C", str(folder), "checkout", "--quiet", "--detach", "HEAD")

@@ -18,12 +18,14 @@ from core_mlp.experiments.runner import (
     say,
 )
 from core_mlp.pipeline.errors import InputError
-from core_mlp.pipeline.files import write_json
+from core_mlp.pipeline.files import write_csv, write_json
 from core_mlp.pipeline.metadata import first_problem
 from core_mlp.reporting.runs import SEED_METRICS, Run, SeedRun, Seeds, read_run
 from core_mlp.reporting.significance import summarize
+from core_mlp.results.seeds import SeedResult
 
 SEEDS_FILE = Path("metrics/seeds.json")
+SEEDS_PLOT = Path("plots/seeds.csv")
 MIN_RUNS = 2
 
 
@@ -169,7 +171,10 @@ def read_seeds(path: Path) -> Seeds | None:
 
 
 def write_seeds(path: Path, seeds: Seeds) -> None:
-    """Writes the results of several seeds of one setting, and prints their summary."""
+    """Writes the results of several seeds of one setting, and prints their summary.
+
+    Writes those of the workspace, SEEDS_FILE, to SEEDS_PLOT as well.
+    """
     summaries = {
         name: summarize([result.metrics[name] for result in seeds.runs])
         for name in SEED_METRICS
@@ -180,7 +185,12 @@ def write_seeds(path: Path, seeds: Seeds) -> None:
         "runs": [result.model_dump() for result in seeds.runs],
     }
     write_json(path, content)
-    print(f"Wrote {path}: {len(seeds.runs)} seeds, mean ± sd (interval of the mean)")
+    written = str(path)
+    if path == SEEDS_FILE:
+        rows = seeds.model_copy(update={"summary": summaries}).rows()
+        write_csv(SEEDS_PLOT, rows, SeedResult)
+        written = f"{path} and {SEEDS_PLOT}"
+    print(f"Wrote {written}: {len(seeds.runs)} seeds, mean ± sd (interval of the mean)")
     for name, s in summaries.items():
         interval = "" if s.low is None else f" ({s.low:.4f} to {s.high:.4f})"
         print(f"  {name}: {s.mean:.4f} ± {s.sd:.4f}{interval}")

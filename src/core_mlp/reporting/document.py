@@ -51,11 +51,11 @@ def _escape_special(match: re.Match) -> str:
 
 
 def render(template: str, **values: Any) -> str:
-    """Fills a template of templates/; in Markdown, inserted values are escaped."""
+    """Fills a template of templates/; inserted values are escaped, except in text."""
     is_markdown = template.endswith(".md")
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
-        autoescape=is_markdown,
+        autoescape=not template.endswith(".txt"),
         finalize=escape if is_markdown else None,
         undefined=StrictUndefined,
         trim_blocks=True,

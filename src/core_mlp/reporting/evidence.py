@@ -31,6 +31,7 @@ IMPROBABLE = 1e-3
 TRAIN = "metrics/train.json"
 EVALUATE = "metrics/evaluate.json"
 SEEDS = "metrics/seeds.json"
+SEED_ROWS = "plots/seeds.csv"
 
 
 def check(run: Run) -> None:
@@ -40,6 +41,7 @@ def check(run: Run) -> None:
         (_check_test, "dvc repro --force"),
         (_check_mistakes, "dvc repro --force"),
         (_check_seeds, "core-mlp seeds N --replace"),
+        (_check_seed_rows, f"rm {SEED_ROWS}"),
     ):
         for problem in check_part(run):
             raise InputError(
@@ -167,6 +169,23 @@ def _check_seeds(run: Run) -> Iterator[str]:
             yield f"seed {result.seed} in {SEEDS}: {problem}"
     if run.seeds.identity == run.identity:
         yield from _compare_with_seeds(run, results)
+
+
+def _check_seed_rows(run: Run) -> Iterator[str]:
+    """Compares plots/seeds.csv with metrics/seeds.json."""
+    if run.seeds is None or run.seed_rows is None:
+        return
+    expected_rows = run.seeds.rows()
+    if [row[:2] for row in run.seed_rows] != [row[:2] for row in expected_rows]:
+        yield f"{SEED_ROWS} and {SEEDS} have different seeds or metrics"
+        return
+    for found, expected in zip(run.seed_rows, expected_rows, strict=True):
+        if not np.allclose(
+            found[2:], expected[2:], rtol=0.0, atol=TOLERANCE, equal_nan=True
+        ):
+            yield (
+                f"{SEED_ROWS} and {SEEDS} differ in {found.metric} of seed {found.seed}"
+            )
 
 
 def _without_none(summary: Summary) -> list[float]:

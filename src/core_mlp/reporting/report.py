@@ -15,6 +15,7 @@ from core_mlp.pipeline.text import visible
 from core_mlp.reporting import document, gate, model_card
 from core_mlp.reporting.comparison import Comparison, compare
 from core_mlp.reporting.runs import Run, improves_upwards, read_run
+from core_mlp.reporting.seed_figure import draw_seeds
 from core_mlp.reporting.significance import (
     MAX_SEEDS,
     MIN_SEEDS,
@@ -60,6 +61,8 @@ class Report(NamedTuple):
       verdict: The same in sentences.
       results: Results of the gate's rules, if they were checked.
       edits: How head changes the rules; empty if it does not.
+      metric: What the verdict is about.
+      margin: The difference within which two accuracies are equivalent.
     """
 
     base: Run
@@ -69,6 +72,8 @@ class Report(NamedTuple):
     verdict: Verdict
     results: list[gate.Result]
     edits: str
+    metric: str = "test_accuracy"
+    margin: float = 0.0
 
 
 def write_report(
@@ -129,6 +134,8 @@ def make_report(
         verdict=describe_verdict(base, head, comparison, margin, metric=metric),
         results=gate.check(rules, head, comparison),
         edits=edits,
+        metric=metric,
+        margin=margin,
     )
 
 
@@ -191,6 +198,11 @@ def render_report(report: Report, *, pictures: bool = False) -> str:
     """Returns the report as Markdown; pictures are only for the HTML page."""
     base, head, comparison = report.base, report.head, report.comparison
     values: dict[str, Any] = {"metrics": []}
+    figure = ""
+    if pictures:
+        figure = draw_seeds(
+            base, head, comparison, metric=report.metric, margin=report.margin
+        )
     if comparison.status != "no result changed":
         values = {
             "metrics": list(metric_rows(base, head, comparison)),
@@ -208,6 +220,7 @@ def render_report(report: Report, *, pictures: bool = False) -> str:
         head=head,
         comparison=comparison,
         verdict=report.verdict,
+        figure=figure,
         results=report.results,
         edits=report.edits,
         **values,

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import math
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
@@ -22,6 +23,7 @@ from core_mlp.results.evaluate import (
     Confusion,
     Mistake,
 )
+from core_mlp.results.seeds import SeedResult
 from core_mlp.results.train import EpochResult
 
 # Whether a higher value of a metric is better, by the last part of its name. Only such
@@ -77,6 +79,22 @@ class Seeds(BaseModel):
     summary: dict[str, Summary] = {}
     runs: Annotated[list[SeedRun], Field(min_length=2)]
 
+    def rows(self) -> list[SeedResult]:
+        """Returns the content of plots/seeds.csv: the metrics that are summarized."""
+        return [
+            SeedResult(
+                metric=name,
+                seed=run.seed,
+                value=run.metrics[name],
+                mean=summary.mean,
+                low=math.nan if summary.low is None else summary.low,
+                high=math.nan if summary.high is None else summary.high,
+            )
+            for name, summary in self.summary.items()
+            for run in self.runs
+            if name in run.metrics
+        ]
+
 
 class Run(NamedTuple):
     """A run of the pipeline, as far as it is in Git.
@@ -89,6 +107,7 @@ class Run(NamedTuple):
       test_split: Hash of the test split.
       inputs: Hashes of the code and data that training, export and evaluation read.
       num_leaked: Number of test images that are also in the train split, if counted.
+      seed_rows: Content of plots/seeds.csv, if it is there beside metrics/seeds.json.
     """
 
     name: str
@@ -104,6 +123,7 @@ class Run(NamedTuple):
     seeds: Seeds | None
     inputs: dict[str, str]
     num_leaked: int = 0
+    seed_rows: list[SeedResult] | None = None
 
     @property
     def class_names(self) -> list[str]:
@@ -183,8 +203,12 @@ def read_run(
             problem = " ".join(problem.split())
             raise InputError(f"{name}: {path} is corrupt: {problem}") from error
 
-    def rows(file: str, row_type: type) -> list:
-        return parse(f"plots/{file}.csv", lambda text: _parse_rows(text, row_type))
+    def rows(file: str, row_type: type, *, required: bool = True) -> list | None:
+        return parse(
+            f"plots/{file}.csv",
+            lambda text: _parse_rows(text, row_type),
+            required=required,
+        )
 
     lock = parse("dvc.lock", _parse_lock)
     run = Run(
@@ -216,6 +240,8 @@ def read_run(
             "other parameters, code or data than dvc.lock says (`dvc exp save` and "
             "`dvc commit` run nothing): run `dvc repro --force`"
         )
+    if run.seeds:
+        run = run._replace(seed_rows=rows("seeds", SeedResult, required=False))
     evidence.check(run)
     evidence.check_hashes(name, contents, lock.outputs)
     return run

@@ -1,1 +1,1 @@
-"""Contents of metrics/ and plots/, each written by one stage and read by reports."""
+"""Contents of metrics/ and plots/, each written by one stage or command."""
