@@ -15,6 +15,7 @@ from core_mlp.experiments import runner
 from core_mlp.experiments.copies import COPIES, Snapshot, make_copies
 from core_mlp.experiments.runner import Task, run_experiments, share_cores
 from core_mlp.pipeline.errors import InputError
+from core_mlp.training import threads
 
 # Stands in for `python -m core_mlp.experiments.child ... exp run --name NAME`: makes
 # an experiment whose commit has a file with the settings.
@@ -29,6 +30,7 @@ case "$*" in
   *slow*) sleep 1000 & echo $! > "$STAND_INS/$name.slow"; wait ;;
 esac
 echo "$PWD" >> "$STAND_INS/folders"
+echo "$CORE_MLP_NUM_THREADS" >> "$STAND_INS/threads"
 echo "$*" > settings
 git add --all >/dev/null
 git -c user.name=a -c user.email=b commit --quiet --message "$*"
@@ -87,6 +89,9 @@ def test_experiments_come_back_and_the_workspace_is_left_alone(project):
     folders = Path(os.environ["STAND_INS"], "folders").read_text().splitlines()
     assert len(folders) == 3
     assert len(set(folders)) == 2
+    # As many as for one experiment that has all cores: bytes depend on it.
+    found = Path(os.environ["STAND_INS"], "threads").read_text().split()
+    assert found == [str(threads.num_threads())] * 3
 
 
 def test_what_has_run_is_not_run_again(project, monkeypatch):

@@ -13,7 +13,7 @@ from helpers import ROOT, run, write_params
 
 from core_mlp.pipeline.errors import InputError
 from core_mlp.results.train import EpochResult
-from core_mlp.training import resume, step
+from core_mlp.training import resume, step, threads
 from stages import train
 
 
@@ -424,3 +424,36 @@ def test_the_code_of_a_run_is_what_train_imports():
     assert {"training/step.py", "distributed/replicas.py", "data/images.py"} <= modules
     rooms = {module.split("/")[0] for module in modules}
     assert not rooms & {"serving", "reporting", "experiments", "sources", "evaluation"}
+
+
+def test_the_number_of_threads_is_that_of_the_cores_and_at_least_two(monkeypatch):
+    monkeypatch.delenv(threads.VARIABLE, raising=False)
+    for cores, expected in (({3}, 2), ({0, 1}, 2), (set(range(8)), 8)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _pid, c=cores: c)
+        assert threads.num_threads() == expected
+    # As for experiments that share the cores.
+    monkeypatch.setenv(threads.VARIABLE, "5")
+    assert threads.num_threads() == 5
+
+
+@pytest.mark.slow
+def test_a_network_of_mnists_size_has_the_same_weights_on_one_core_and_two():
+    """Small products are summed up in one go, whatever the number of threads."""
+    code = (
+        "import stages, numpy as np, tensorflow as tf; "
+        "from core_mlp.training import device; device.set_up_device(); "
+        "draw = tf.random.stateless_normal; "
+        "a, b = draw([128, 784], [0, 1]), draw([784, 700], [0, 2]); "
+        "f = tf.function(lambda: [a @ b, tf.transpose(a) @ (a @ b)], jit_compile=True)"
+        "; "
+        "print(hash(b''.join(x.numpy().tobytes() for x in f())))"
+    )
+    found = {
+        run(
+            *("taskset", "--cpu-list", cores, "python", "-c", code),
+            cwd=ROOT,
+            PYTHONHASHSEED="0",
+        ).split()[-1]
+        for cores in ("0", "0,1")
+    }
+    assert len(found) == 1

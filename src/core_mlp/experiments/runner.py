@@ -22,6 +22,7 @@ from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.text import visible
 from core_mlp.reporting.git import run_git
 from core_mlp.reporting.runs import Run, read_run
+from core_mlp.training import threads
 
 LOGS = Path(".dvc/tmp/logs")
 POLL_SECONDS = 0.2
@@ -233,6 +234,7 @@ class _Workers:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                env=os.environ | {threads.VARIABLE: str(threads.num_threads())},
             )
         self._running[number] = task, process
         code = process.wait()

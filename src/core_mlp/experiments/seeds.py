@@ -175,9 +175,15 @@ def write_seeds(path: Path, seeds: Seeds) -> None:
 
     Writes those of the workspace, SEEDS_FILE, to SEEDS_PLOT as well.
     """
+    # Results of an earlier version may lack a metric.
+    names = [
+        name
+        for name in SEED_METRICS
+        if all(name in result.metrics for result in seeds.runs)
+    ]
     summaries = {
         name: summarize([result.metrics[name] for result in seeds.runs])
-        for name in SEED_METRICS
+        for name in names
     }
     content = {
         "identity": seeds.identity,

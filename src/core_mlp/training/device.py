@@ -4,6 +4,8 @@ import os
 
 import tensorflow as tf
 
+from core_mlp.training.threads import num_threads
+
 
 def set_up_device() -> str:
     """Makes TensorFlow deterministic; returns the name of the training device."""
@@ -12,6 +14,7 @@ def set_up_device() -> str:
     os.environ.setdefault(
         "XLA_FLAGS", "--xla_cpu_copy_insertion_use_region_analysis=true"
     )
+    tf.config.threading.set_intra_op_parallelism_threads(num_threads())
     tf.config.experimental.enable_op_determinism()
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:

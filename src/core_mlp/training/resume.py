@@ -18,6 +18,7 @@ from core_mlp.pipeline.files import atomic_output, process_lock
 from core_mlp.pipeline.metadata import Metadata
 from core_mlp.pipeline.params import TrainParams
 from core_mlp.results.train import EpochResult
+from core_mlp.training.threads import num_threads
 
 # Subfolder for the states of finished runs, and how much it may hold: about 90 runs of
 # the default network, of 11 MB each.
@@ -55,7 +56,11 @@ def describe_run(
         "TensorFlow": [tf.__version__],
         "packages": packages,
         "environment": [f"{k}={v}" for k, v in sorted(settings.items())],
-        "device": [device, *map(str, tf.config.list_physical_devices())],
+        "device": [
+            device,
+            *map(str, tf.config.list_physical_devices()),
+            str(num_threads()),
+        ],
         "code": [path.read_text("utf-8") for path in [stage, *imported_modules()]],
         "processor": [re.sub(r"(?im)^(cpu MHz|bogomips|microcode).*$", "", processor)],
     }
