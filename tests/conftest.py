@@ -31,11 +31,18 @@ from helpers import (  # noqa: E402
 
 
 def pytest_configure(config):
-    """Starts the process that commands are forked from, once for all workers."""
+    """Starts the process that commands are forked from, once for all workers.
+
+    In a process that runs tests, sets TensorFlow up as train does.
+    """
     if config.getoption("numprocesses", None):
         folder = Path(tempfile.mkdtemp())
         config.preloaded = preloaded.Server(folder)
         os.environ["PRELOADED"] = str(folder)
+        return
+    from core_mlp.training.device import set_up_device
+
+    set_up_device()  # Now, since test modules make tensors when they are imported.
 
 
 def pytest_unconfigure(config):
@@ -71,13 +78,6 @@ def pytest_terminal_summary(terminalreporter):
         for fault, injected, lost, bit_equal in sorted(rows):
             line = row(fault, injected, injected - lost, lost, bit_equal)
             terminalreporter.line(line)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _deterministic_tensorflow():
-    from core_mlp.training.device import set_up_device
-
-    set_up_device()
 
 
 @pytest.fixture(autouse=True)
