@@ -96,6 +96,7 @@ def test_its_saved_model_answers(repository):
     assert round(float(accuracy), 6) == summary["test_accuracy"]
 
 
+@pytest.mark.usefixtures("fabricated")  # Evaluated without DVC.
 def test_report_and_model_card_show_its_names_as_text(repository):
     run("git", "add", "--all", cwd=repository)
     run("git", "commit", "--quiet", "--message", "Odd", cwd=repository)

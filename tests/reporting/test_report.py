@@ -216,6 +216,7 @@ def test_seeds_of_other_settings_do_not_count_and_the_report_says_so(clone):
         assert any(warning in note for note in notes) is says_so
 
 
+@pytest.mark.usefixtures("fabricated")
 def test_the_workspace_is_compared_and_its_model_card_written(clone):
     metrics = clone / "metrics/evaluate.json"
     metrics.write_text(metrics.read_text().replace("{", '{"test_gain": 1,'))
@@ -248,6 +249,7 @@ def test_a_model_at_chance_is_a_warning(clone):
     discard_changes(clone)
 
 
+@pytest.mark.usefixtures("fabricated")
 def test_test_images_among_the_training_ones_are_a_warning(clone):
     problems = clone / "plots/data_problems.csv"
     text = problems.read_text()
