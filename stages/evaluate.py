@@ -24,12 +24,14 @@ from core_mlp.results.evaluate import (
     Mistake,
 )
 from core_mlp.serving import litert, saved_model
+from core_mlp.training.device import set_up_device
 
 TEST = Path("data/tfrecords/test")
 PLOTS = Path("plots")
 
 
 def main() -> None:
+    set_up_device()
     info = SplitInfo.read_split(TEST)
     names = info.class_names
     images, labels = tfrecords.read_split(TEST, info)

@@ -42,7 +42,7 @@ def main() -> None:
                 run_report(args)
             case _:
                 os.chdir(find_project())
-                # Ends with what it has started; at once, Python would not.
+                # Like Ctrl-C, this also ends the experiments that run.
                 signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED_EXIT_CODE))
                 if args.command != "push":
                     check_source()  # Otherwise DVC hangs or fails silently.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
-from helpers import ROOT, commit_all, run, stages_run, try_to_run
+from helpers import ROOT, commit_all, copy_repository, run, stages_run, try_to_run
 from sklearn import metrics
 
 
@@ -110,6 +110,25 @@ def test_a_forced_run_with_another_hash_seed_leaves_every_byte(workspace, tmp_pa
     stages = yaml.safe_load((workspace / "dvc.yaml").read_text())["stages"]
     assert sorted(stages_run(output)) == sorted(stages)
     assert run("git", "status", "--porcelain", cwd=workspace) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("real_commands", "digit_model")
+def test_the_evaluation_of_mnist_is_the_same_on_one_core_as_on_two(tmp_path):
+    """Not so with as many threads as cores: confidences differ in their last digits."""
+    copy_repository(tmp_path)
+    (tmp_path / "models").mkdir(exist_ok=True)
+    for name in ("data/tfrecords", "models/saved_model", "models/litert"):
+        (tmp_path / name).symlink_to(ROOT / name)
+
+    for cores in ("0", "0,1"):
+        run(
+            *("taskset", "--cpu-list", cores, "python", "-m", "stages.evaluate"),
+            cwd=tmp_path,
+        )
+        assert (
+            run("git", "status", "--porcelain", "metrics", "plots", cwd=tmp_path) == ""
+        )
 
 
 def test_diffs_need_neither_cache_nor_remote(workspace, tmp_path):

@@ -434,6 +434,10 @@ def test_the_number_of_threads_is_that_of_the_cores_and_at_least_two(monkeypatch
     # As for experiments that share the cores.
     monkeypatch.setenv(threads.VARIABLE, "5")
     assert threads.num_threads() == 5
+    for value in ("0", "two", "-1"):
+        monkeypatch.setenv(threads.VARIABLE, value)
+        with pytest.raises(InputError, match=f"{threads.VARIABLE}={value}: expected"):
+            threads.num_threads()
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from filelock import FileLock, Timeout
 
@@ -36,7 +36,7 @@ class Snapshot(NamedTuple):
     tree: str
 
     @classmethod
-    def take(cls, revision: str | None) -> "Snapshot":
+    def take(cls, revision: str | None) -> Self:
         """Returns the files of a revision, or of the workspace as it is now.
 
         The workspace includes changes that are not committed and new files, but no

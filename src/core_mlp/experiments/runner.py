@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from tqdm import tqdm
 
@@ -129,7 +129,7 @@ def _read(task: Task) -> Outcome:
 
 
 class _Workers:
-    """A thread per copy, which runs one experiment after the other in it."""
+    """A thread per copy, which runs one experiment after another in it."""
 
     def __init__(
         self, tasks: Sequence[Task], copies: Sequence[Copy], deadline: float
@@ -151,7 +151,7 @@ class _Workers:
             )
         ]
 
-    def __enter__(self) -> "_Workers":
+    def __enter__(self) -> Self:
         LOGS.mkdir(parents=True, exist_ok=True)
         for thread in self._threads:
             thread.start()
@@ -249,10 +249,7 @@ class _Workers:
 
 def share_cores(jobs: int) -> list[list[int]]:
     """Divides the cores that this process may use into one list per job."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        cores = sorted(os.sched_getaffinity(0))
-    else:
-        cores = list(range(os.cpu_count() or 1))
+    cores = threads.available_cores()
     return [cores[n::jobs] or [cores[n % len(cores)]] for n in range(jobs)]
 
 

@@ -116,7 +116,7 @@ def run_seeds(
       number: How many seeds.
       path: The file. What it has of the same setting is not run again.
       settings: What is changed in params.yaml, each as KEY=VALUE.
-      replace: Whether to run all seeds again, and replace even the results of more.
+      replace: Whether to ignore what the file has, even the results of more seeds.
       jobs: How many to run at a time.
 
     Raises:

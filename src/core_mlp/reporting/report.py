@@ -72,8 +72,8 @@ class Report(NamedTuple):
     verdict: Verdict
     results: list[gate.Result]
     edits: str
-    metric: str = "test_accuracy"
-    margin: float = 0.0
+    metric: str
+    margin: float
 
 
 def write_report(

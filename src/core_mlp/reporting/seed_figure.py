@@ -5,7 +5,7 @@ page, and lines have the color of the page's text, light or dark.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from markupsafe import Markup
@@ -45,7 +45,7 @@ class Axis(NamedTuple):
     decimals: int
 
     @classmethod
-    def of(cls, values: Sequence[float], low: float, high: float) -> "Axis":
+    def of(cls, values: Sequence[float], low: float, high: float) -> Self:
         """Returns an axis for all values that are within `low` and `high`.
 
         >>> Axis.of([0.9805, 0.985, 1.02], 0.0, 1.0).ticks
@@ -95,9 +95,7 @@ class Side(NamedTuple):
     interval: tuple[float, float] | None
 
     @classmethod
-    def of(
-        cls, run: Run, results: Sequence[SeedRun], metric: str, color: str
-    ) -> "Side":
+    def of(cls, run: Run, results: Sequence[SeedRun], metric: str, color: str) -> Self:
         """Summarizes a metric of a side."""
         values = [result.metrics[metric] for result in results]
         interval = None
