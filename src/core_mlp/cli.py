@@ -133,6 +133,36 @@ def parse_arguments() -> argparse.Namespace:
         help="as for `dvc exp run`; may be repeated",
     )
 
+    search = commands.add_parser(
+        "search", help="search for good parameters by validation", parents=[jobs]
+    )
+    search.add_argument(
+        "space",
+        type=absolute,
+        metavar="SPACE.yaml",
+        help="the values of each parameter",
+    )
+    search.add_argument(
+        "--trials",
+        type=at_least_one,
+        required=True,
+        metavar="N",
+        help="how many there are in the end",
+    )
+    search.add_argument(
+        "--minutes",
+        type=float,
+        default=float("inf"),
+        metavar="M",
+        help="start no trial after so many; default: no limit",
+    )
+    search.add_argument(
+        "--apply", action="store_true", help="run the best setting as an experiment"
+    )
+    search.add_argument(
+        "--save", metavar="NAME", default="", help="write it as recipes/NAME.yaml"
+    )
+
     recipe = commands.add_parser(
         "recipe", help="run tested parameters from recipes/", parents=[jobs]
     )
@@ -185,6 +215,11 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def absolute(text: str) -> Path:
+    """Parses a path, which stays the same when the current folder changes."""
+    return Path(text).expanduser().absolute()
+
+
 def find_project() -> Path:
     """Returns the folder of the project: the current folder, or one above it.
 
@@ -235,6 +270,17 @@ def run_experiments(args: argparse.Namespace) -> None:
             run_decide(args)
         case "sweep":
             sweep.run_sweep(args.settings, jobs=args.jobs)
+        case "search":
+            from core_mlp.experiments.search import run_search
+
+            run_search(
+                args.space,
+                number=args.trials,
+                jobs=args.jobs,
+                minutes=args.minutes,
+                apply=args.apply,
+                name=args.save,
+            )
         case "same":
             same.compare_outputs(args.base)
         case "recipe":

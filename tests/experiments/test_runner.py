@@ -2,7 +2,6 @@
 
 import os
 import signal
-import stat
 import subprocess
 import sys
 import time
@@ -36,26 +35,6 @@ git add --all >/dev/null
 git -c user.name=a -c user.email=b commit --quiet --message "$*"
 git update-ref "refs/exps/ab/cd/$name" HEAD
 """
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A repository in which the runner's experiments are stand-ins."""
-    folder = tmp_path / "a project"
-    (folder / "src").mkdir(parents=True)
-    (folder / "src/code.py").write_text("code")
-    run("git", "init", "--quiet", "--initial-branch=main", cwd=folder)
-    run("dvc", "init", "--quiet", cwd=folder)
-    commit_all(folder, "A project")
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    (programs / "python").write_text(STAND_IN)
-    (programs / "python").chmod(stat.S_IRWXU)
-    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{ENVIRONMENT['PATH']}")
-    monkeypatch.setenv("STAND_INS", str(programs))
-    monkeypatch.setattr(runner, "read_run", lambda name, with_seeds: name)
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def tasks_of(*settings):

@@ -13,11 +13,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 from tqdm import tqdm
 
 from core_mlp.experiments.copies import Copy, Snapshot, make_copies
+from core_mlp.experiments.settings import to_options
 from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.text import visible
 from core_mlp.reporting.git import run_git
@@ -28,12 +29,29 @@ LOGS = Path(".dvc/tmp/logs")
 POLL_SECONDS = 0.2
 # Files that no stage reads: they may change without another run.
 NO_INPUTS = re.compile(
-    r"(metrics|plots|docs|tests|recipes|benchmarks|\.github|\.ci)/|dvc\.lock$|.*\.md$"
+    r"(metrics|plots|docs|tests|recipes|searches|benchmarks|\.github|\.ci)/"
+    r"|dvc\.lock$|.*\.md$"
 )
 # What a line of a log says about progress.
 PROGRESS = re.compile(rb"^Epoch .*/s$", re.M)
 MAX_NAME = 40
 LOG_TAIL = 2**14
+
+
+class Observer(Protocol):
+    """Follows a training run, and may stop it; each method gets the copy's folder."""
+
+    # Where train keeps the state from which it resumes.
+    state_folder: Path
+
+    def start(self, project: Path) -> None:
+        """Is called before the run."""
+
+    def is_hopeless(self, project: Path) -> bool:
+        """Is called while it runs; True stops it."""
+
+    def end(self, project: Path) -> None:
+        """Is called when it has succeeded."""
 
 
 class Task(NamedTuple):
@@ -43,11 +61,14 @@ class Task(NamedTuple):
       label: What people read, such as "seed 3 of main".
       snapshot: The files that it starts with.
       settings: What it changes in params.yaml, each as KEY=VALUE.
+      observer: Follows the run. If there is one, only train and the stages before it
+        run, and the results stay in the copy.
     """
 
     label: str
     snapshot: Snapshot
     settings: tuple[str, ...]
+    observer: Observer | None = None
 
     @property
     def name(self) -> str:
@@ -64,7 +85,7 @@ class Outcome(NamedTuple):
 
     Attributes:
       task: The task.
-      run: Its results; None if it failed.
+      run: Its results; None if it failed, or if an observer has them.
       error: Why it failed, and where its log is; otherwise empty.
     """
 
@@ -108,10 +129,31 @@ def run_experiments(
             yield _read(task)
         else:
             missing.append(task)
-    if not missing:
-        return
-    jobs = min(jobs, len(missing))
-    with make_copies(jobs) as copies, _Workers(missing, copies, deadline) as workers:
+    if missing:
+        yield from run_tasks(
+            iter(missing),
+            total=len(missing),
+            jobs=min(jobs, len(missing)),
+            deadline=deadline,
+        )
+
+
+def run_tasks(
+    tasks: Iterator[Task], *, total: int, jobs: int = 1, deadline: float = float("inf")
+) -> Iterator[Outcome]:
+    """Runs what an iterator supplies, as `run_experiments` does.
+
+    Args:
+      tasks: Is asked for the next one, in a thread, when there is a copy to run it in:
+        it may depend on the outcomes so far.
+      total: How many there will be, for the progress bar.
+      jobs: How many to run at a time.
+      deadline: Value of `time.monotonic` after which no further one is started.
+    """
+    with (
+        make_copies(jobs) as copies,
+        _Workers(tasks, total, copies, deadline) as workers,
+    ):
         yield from workers.outcomes()
 
 
@@ -132,12 +174,11 @@ class _Workers:
     """A thread per copy, which runs one experiment after another in it."""
 
     def __init__(
-        self, tasks: Sequence[Task], copies: Sequence[Copy], deadline: float
+        self, tasks: Iterator[Task], total: int, copies: Sequence[Copy], deadline: float
     ) -> None:
-        self._tasks = queue.SimpleQueue()
-        for task in tasks:
-            self._tasks.put(task)
-        self._num_tasks = len(tasks)
+        self._tasks = tasks
+        self._asking = threading.Lock()
+        self._total = total
         self._deadline = deadline
         self._ended = queue.SimpleQueue()
         self._stopped = threading.Event()
@@ -161,9 +202,7 @@ class _Workers:
         self._stopped.set()
         while any(thread.is_alive() for thread in self._threads):
             for _task, process in list(self._running.values()):
-                # With its stages, which are in the same session.
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                _kill(process)
             time.sleep(POLL_SECONDS / 10)
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -189,7 +228,7 @@ class _Workers:
         """Shows, on a terminal, a bar for all experiments and a line for each job."""
         with ExitStack() as stack:
             overall = stack.enter_context(
-                tqdm(total=self._num_tasks, unit="run", disable=None)
+                tqdm(total=self._total, unit="run", disable=None)
             )
             lines = [
                 stack.enter_context(
@@ -211,20 +250,27 @@ class _Workers:
     def _work(self, number: int, copy: Copy, cores: list[int]) -> None:
         try:
             while not self._stopped.is_set() and time.monotonic() < self._deadline:
-                self._ended.put(self._run(number, copy, cores, self._tasks.get(False)))
-        except queue.Empty:
-            pass
+                with self._asking:
+                    task = next(self._tasks, None)
+                if task is None:
+                    return
+                self._ended.put(self._run(number, copy, cores, task))
         # Raised again in the main thread.
         except Exception as error:
             self._ended.put(error)
 
     def _run(self, number: int, copy: Copy, cores: list[int], task: Task) -> Outcome:
         copy.reset(task.snapshot)
-        settings = [word for setting in task.settings for word in ("-S", setting)]
         command = [
             "python", "-m", "core_mlp.experiments.child", str(os.getpid()),
-            ",".join(map(str, cores)), "exp", "run", "--name", task.name, *settings,
+            ",".join(map(str, cores)), "exp", "run", "--name", task.name,
+            *to_options(task.settings),
         ]  # fmt: skip
+        variables = {threads.VARIABLE: str(threads.num_threads())}
+        if task.observer:
+            command.append("train")
+            variables["CORE_MLP_STATE_DIR"] = str(task.observer.state_folder.resolve())
+            task.observer.start(copy.project)
         log = log_of(task)
         with log.open("wb") as file:
             process = subprocess.Popen(
@@ -234,17 +280,39 @@ class _Workers:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=os.environ | {threads.VARIABLE: str(threads.num_threads())},
+                env=os.environ | variables,
             )
         self._running[number] = task, process
+        is_stopped = task.observer is not None and _watch(task.observer, process, copy)
         code = process.wait()
         del self._running[number]
+        if task.observer and (is_stopped or code == 0):
+            if code == 0:
+                task.observer.end(copy.project)
+            log.unlink()
+            return Outcome(task, None)
         # Two fetches at a time may want the same lock of Git.
         with self._fetching:
             if code == 0 and copy.send_experiment(task.name):
                 log.unlink()
                 return _read(task)
         return Outcome(task, None, f"{task.label}: {last_error(log)}; its log is {log}")
+
+
+def _watch(observer: Observer, process: subprocess.Popen, copy: Copy) -> bool:
+    """Waits for a run; returns whether its observer has stopped it."""
+    while process.poll() is None:
+        if observer.is_hopeless(copy.project):
+            _kill(process)
+            return True
+        time.sleep(POLL_SECONDS)
+    return False
+
+
+def _kill(process: subprocess.Popen) -> None:
+    """Kills a process and its stages, which are in the same session."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def share_cores(jobs: int) -> list[list[int]]:

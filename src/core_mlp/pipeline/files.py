@@ -145,6 +145,27 @@ def parse_yaml(text: str | bytes) -> Any:
     return YAML(typ="safe", pure=True).load(text)
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML file that is a mapping of keys to values.
+
+    Raises:
+      InputError: If it is not. The message names the file and, if known, the line.
+    """
+    content = path.read_bytes()
+    try:
+        values = parse_yaml(content.decode("utf-8"))
+    # Besides YAMLError the parser lets through whatever its parts raise: ValueError for
+    # an impossible date, IndexError for an empty !!int, RecursionError, and so on.
+    except Exception as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or type(error).__name__
+        raise InputError(f"{path}{where}: not valid YAML: {problem}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected a mapping of keys to values")
+    return values
+
+
 def canonical_json(value: Any) -> str:
     """Returns JSON that is the same for equal values: 0 and 0.0 are one number.
 

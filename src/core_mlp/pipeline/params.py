@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from core_mlp.pipeline.errors import InputError
-from core_mlp.pipeline.files import parse_yaml
+from core_mlp.pipeline.files import read_yaml
 from core_mlp.pipeline.metadata import Size
 
 PARAMS_FILE = Path("params.yaml")
@@ -113,24 +113,25 @@ def load_params(stage_params: type[Stage], path: Path = PARAMS_FILE) -> Stage:
       InputError: If the file is not a YAML mapping, or a key is unknown, missing, of
         the wrong type or out of range. The message names file, key and value.
     """
-    content = path.read_bytes()
+    params = check_params(read_yaml(path), path)
+    return stage_params(**params.model_dump(include=set(stage_params.model_fields)))
+
+
+def check_params(values: dict[str, Any], source: Path) -> Params:
+    """Checks the values of all parameters.
+
+    Args:
+      values: By key; those of a group are a mapping of their own.
+      source: The file that an error names.
+
+    Raises:
+      InputError: As `load_params`.
+    """
     try:
-        values = parse_yaml(content.decode("utf-8"))
-    # Besides YAMLError the parser lets through whatever its parts raise: ValueError for
-    # an impossible date, IndexError for an empty !!int, RecursionError, and so on.
-    except Exception as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or type(error).__name__
-        raise InputError(f"{path}{where}: not valid YAML: {problem}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: expected a mapping of keys to values")
-    try:
-        params = Params.model_validate(values)
+        return Params.model_validate(values)
     except ValidationError as error:
         problems = "; ".join(_describe(details) for details in error.errors()[:3])
-        raise InputError(f"{path}: {problems}") from error
-    return stage_params(**params.model_dump(include=set(stage_params.model_fields)))
+        raise InputError(f"{source}: {problems}") from error
 
 
 def _describe(details: dict) -> str:

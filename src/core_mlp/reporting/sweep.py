@@ -89,15 +89,25 @@ def _mean(group: list[Run], metric: str) -> float:
 
 def describe_selection(ranked: list[list[Run]]) -> str:
     """Returns by how much choosing the best overstates its validation accuracy."""
-    number = len(ranked)
     sd = bias = 0.0
     runs = chain.from_iterable(ranked)
     seeds = next((run for run in runs if len(run.results) > 1), None)
     if seeds:
         sd = statistics.stdev(r.metrics[ACCURACIES[0]] for r in seeds.results)
-        # Blom's approximation of the expected maximum of standard normal variables.
-        bias = stats.norm.ppf((number - 0.375) / (number + 0.25)) * sd
+        bias = selection_bias(len(ranked), sd)
     return render("sweep.txt", ranked=ranked, seeds=seeds, sd=sd, bias=bias)
+
+
+def selection_bias(number: int, sd: float) -> float:
+    """Returns by how much the best of equal settings seems better than it is.
+
+    This is Blom's approximation of the expected maximum of normal variables.
+
+    Args:
+      number: How many settings there are.
+      sd: The standard deviation of one's result over seeds.
+    """
+    return stats.norm.ppf((number - 0.375) / (number + 0.25)) * sd
 
 
 @fixed_style

@@ -1,0 +1,239 @@
+"""The trials of a search, in a file that several processes can share.
+
+Optuna draws the parameters, and stops hopeless trials.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from uuid import uuid4
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from core_mlp.experiments.copies import Snapshot
+from core_mlp.experiments.runner import Outcome, Task, hash_inputs, say
+from core_mlp.experiments.space import Space
+from core_mlp.experiments.trials import Trial
+from core_mlp.pipeline.errors import InputError, first_line
+from core_mlp.pipeline.params import Params, load_params
+from core_mlp.reporting.search import TrialResult
+
+# Trials are compared after a ninth and after a third of the epochs; the best third of
+# them goes on. Later than that, stopping one would save little.
+REDUCTION = 3
+MAX_DRAWS = 100
+# With fewer trials, the importance of parameters is chance.
+MIN_FINISHED = 5
+SAMPLERS = {
+    "random": optuna.samplers.RandomSampler,
+    "tpe": optuna.samplers.TPESampler,
+}
+OUTCOMES = {
+    TrialState.COMPLETE: "finished",
+    TrialState.PRUNED: "stopped",
+    TrialState.FAIL: "failed",
+}
+
+
+class Study:
+    """The trials of a search."""
+
+    def __init__(self, space: Space, *, sampler: str = "tpe") -> None:
+        """Opens the study of a space, or starts it.
+
+        Args:
+          space: What to vary. The trials are in a file beside it, NAME.journal.
+          sampler: How to draw, a key of SAMPLERS.
+
+        Raises:
+          InputError: If the file is corrupt, or its trials are of another space, or of
+            other code, parameters or data.
+        """
+        self.path = space.path.with_suffix(".journal")
+        self.space = space
+        self.params = load_params(Params)
+        self.snapshot = Snapshot.take(None)
+        # Held by this process: others see that its trials run.
+        self._worker = uuid4().hex
+        self._lock = FileLock(f"{self.path}.study.lock")
+        first_rung = max(1, space.max_epochs(self.params.epochs) // REDUCTION**2)
+        self._last_rung = REDUCTION * first_rung
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with self._lock:
+            try:
+                storage = JournalStorage(JournalFileBackend(str(self.path)))
+                self._study = optuna.create_study(
+                    storage=storage,
+                    study_name="search",
+                    direction="maximize",
+                    load_if_exists=True,
+                    pruner=optuna.pruners.SuccessiveHalvingPruner(
+                        first_rung, REDUCTION
+                    ),
+                )
+            except OSError:
+                raise
+            # The parser raises errors of many types.
+            except Exception as error:
+                problem = f"corrupt: {first_line(error)}; delete it to start anew"
+                raise InputError(f"{self.path}: {problem}") from error
+            self._check_origin()
+        # After an interruption, the same seed would draw the same values again.
+        seed = self.params.seed + len(self._study.get_trials(deepcopy=False))
+        self._study.sampler = SAMPLERS[sampler](seed=seed)
+
+    def _check_origin(self) -> None:
+        origin = {
+            "space": self.space.describe(),
+            "code, parameters or data": hash_inputs(self.snapshot.tree),
+        }
+        known = self._study.user_attrs.get("origin", origin)
+        for name, value in origin.items():
+            if known[name] != value:
+                raise InputError(
+                    f"{self.path}: its trials are of another state of {name}: restore "
+                    f"it, delete the file, or copy {self.space.path} to a new name"
+                )
+        self._study.set_user_attr("origin", origin)
+
+    def _lock_of(self, worker: str) -> FileLock:
+        return FileLock(f"{self.path}.{worker}.lock")
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Shows other processes that this one runs trials."""
+        lock = self._lock_of(self._worker)
+        with lock:
+            try:
+                self._requeue_abandoned()
+                yield
+            finally:
+                Path(lock.lock_file).unlink(missing_ok=True)
+
+    def trials(self) -> list[FrozenTrial]:
+        """Returns the trials that count, including those that are running."""
+        return [
+            trial
+            for trial in self._study.get_trials(deepcopy=False)
+            # A trial that failed without an error was repeated, or is run again.
+            if "settings" in trial.user_attrs
+            and (trial.state != TrialState.FAIL or "error" in trial.user_attrs)
+        ]
+
+    def finished(self) -> list[FrozenTrial]:
+        """Returns the trials that have trained all epochs, the best one first."""
+        trials = [t for t in self.trials() if t.state == TrialState.COMPLETE]
+        return sorted(trials, key=lambda t: (-t.value, t.user_attrs["loss"], t.number))
+
+    def best_settings(self) -> tuple[str, ...]:
+        """Returns the settings of the best trial, each as KEY=VALUE."""
+        return tuple(self.finished()[0].user_attrs["settings"])
+
+    def why_none_finished(self) -> str:
+        """Returns what to say if no trial has finished."""
+        errors = [
+            t.user_attrs["error"] for t in self.trials() if "error" in t.user_attrs
+        ]
+        if not errors:
+            return "no trial has finished; give it more --minutes"
+        return f"{len(errors)} trials failed, none has finished: {errors[0]}"
+
+    def is_running(self) -> bool:
+        """Returns whether a trial is running, in any process."""
+        return any(trial.state == TrialState.RUNNING for trial in self.trials())
+
+    def tasks(self, number: int) -> Iterator[Task]:
+        """Yields trials to run, until there are `number`."""
+        while True:
+            with self._lock:
+                self._requeue_abandoned()
+                trial = self._ask() if len(self.trials()) < number else None
+            if trial is None:
+                return
+            label = f"trial {trial.trial.number} ({' '.join(trial.settings)})"
+            yield Task(label, self.snapshot, trial.settings, trial)
+
+    def _ask(self) -> Trial | None:
+        """Draws a setting that no trial has; returns None if it finds none."""
+        known = {tuple(trial.user_attrs["settings"]) for trial in self.trials()}
+        for _ in range(MAX_DRAWS):
+            trial = self._study.ask()
+            trial.set_user_attr("worker", self._worker)
+            settings = self.space.draw(trial)
+            if settings not in known:
+                trial.set_user_attr("settings", settings)
+                return Trial(trial, settings, last_rung=self._last_rung)
+            self._study.tell(trial, state=TrialState.FAIL)
+        say(f"no new setting in {MAX_DRAWS} draws")
+        return None
+
+    def _requeue_abandoned(self) -> None:
+        """Lets the trials of processes that were killed run again."""
+        for trial in self._study.get_trials(
+            deepcopy=False, states=[TrialState.RUNNING]
+        ):
+            lock = self._lock_of(trial.user_attrs.get("worker", ""))
+            try:
+                with lock.acquire(timeout=0):
+                    Path(lock.lock_file).unlink()
+            except Timeout:
+                continue  # That process is alive.
+            self._study.tell(trial.number, state=TrialState.FAIL)
+            self._study.enqueue_trial(trial.params)
+
+    def finish(self, outcome: Outcome) -> None:
+        """Stores the outcome of a trial, and prints it."""
+        observer = outcome.task.observer
+        trial = observer.trial
+        if outcome.error:
+            trial.set_user_attr("error", outcome.error)
+            self._study.tell(trial, state=TrialState.FAIL)
+            say(f"failed: {outcome.error}")
+            return
+        if observer.metrics is None:
+            self._study.tell(trial, state=TrialState.PRUNED)
+            found = f"stopped after epoch {observer.num_epochs}"
+        else:
+            trial.set_user_attr("loss", observer.metrics["validation_loss"])
+            self._study.tell(trial, observer.metrics["validation_accuracy"])
+            found = f"finished, best so far {self.finished()[0].value:.4f}"
+        value = self._study.get_trials(deepcopy=False)[trial.number].value
+        say(f"{outcome.task.label}: validation accuracy {value:.4f}, {found}")
+
+    @property
+    def new_seeds(self) -> dict[str, float]:
+        """Validation accuracies with new seeds, by the settings as one line."""
+        return self._study.user_attrs.get("new seeds", {})
+
+    def add_new_seed(self, settings: str, accuracy: float) -> None:
+        """Stores a validation accuracy with a new seed."""
+        self._study.set_user_attr("new seeds", self.new_seeds | {settings: accuracy})
+
+    def results(self) -> list[TrialResult]:
+        """Returns the results of the trials that have ended, the best one first."""
+        trials = {t.number: t for t in chain(self.finished(), self.trials())}
+        return [
+            TrialResult(
+                trial=trial.number,
+                outcome=OUTCOMES[trial.state],
+                epochs=trial.last_step or 0,
+                accuracy=trial.value,
+                loss=trial.user_attrs.get("loss"),
+                settings=dict(s.split("=", 1) for s in trial.user_attrs["settings"]),
+            )
+            for trial in trials.values()
+            if trial.state in OUTCOMES
+        ]
+
+    def importances(self) -> dict[str, float]:
+        """Returns by how much each parameter changes the accuracy, in all 1.
+
+        Nothing if few trials have finished. The measure is Optuna's own.
+        """
+        if len(self.finished()) < MIN_FINISHED:
+            return {}
+        return optuna.importance.get_param_importances(self._study)
