@@ -34,7 +34,7 @@ def test_a_recipe_is_queued_as_an_experiment(workspace):
 
     command = output.splitlines()[0]
     assert command.startswith("dvc exp run -S augmentation.horizontal_flip=true -S ")
-    assert command.endswith("-S 'hidden_sizes=[5, 4]' -S schedule=cosine --queue")
+    assert command.endswith("-S 'hidden_sizes=[5,4]' -S schedule=cosine --queue")
     assert "[5, 4]" in status
 
 

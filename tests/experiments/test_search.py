@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, commit_all, run
 
-from core_mlp.experiments.runner import Outcome
+from core_mlp.experiments.copies import Snapshot
+from core_mlp.experiments.runner import Outcome, Task, run_tasks
 from core_mlp.experiments.search import run_search
 from core_mlp.experiments.space import Space
 from core_mlp.experiments.study import Study
+from core_mlp.experiments.trials import HISTORY, TrainingRun
 from core_mlp.pipeline.errors import InputError
 from core_mlp.reporting.search import HTML, MARKDOWN
 
@@ -155,7 +157,9 @@ def test_it_draws_the_same_again(space):
     assert [trial.params for trial in trials_of(space)] == first
 
 
-@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "kind", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_search_that_is_killed_goes_on(space, notes, monkeypatch, kind):
     monkeypatch.setenv("SECONDS_PER_EPOCH", "0.2")
     process = search_in_process(space, 6)
@@ -367,6 +371,32 @@ def test_drawn_values_are_what_one_would_type(space):
     assert found.draw(Drawn(1.0))[0] == "hidden_sizes=[700,500]"
 
 
+def test_a_stopped_run_of_the_pipeline_leaves_its_copy_usable(workspace, monkeypatch):
+    """And nothing after train runs, so that the test split is not scored."""
+    for name in ("evaluate", "export"):
+        (workspace / f"stages/{name}.py").write_text("raise SystemExit('too far')")
+    monkeypatch.chdir(workspace)
+    before = run("git", "status", "--porcelain", cwd=workspace)
+    snapshot = Snapshot.take(None)
+    stopped, whole = TrainingRun(("epochs=5000",)), TrainingRun(("seed=70008",))
+    monkeypatch.setattr(
+        stopped, "is_hopeless", lambda project: (project / HISTORY).exists()
+    )
+    tasks = [
+        Task("stopped", snapshot, ("epochs=5000",), stopped),
+        Task("whole", snapshot, ("seed=70008",), whole),
+    ]
+
+    outcomes = list(run_tasks(iter(tasks), total=2))
+
+    assert [outcome.error for outcome in outcomes] == ["", ""]
+    assert stopped.metrics is None
+    assert 0 < whole.metrics["validation_accuracy"] < 1
+    assert run("git", "status", "--porcelain", cwd=workspace) == before
+    assert run("git", "for-each-ref", "refs/exps", cwd=workspace) == ""
+
+
+@pytest.mark.slow
 def test_the_real_pipeline_is_searched_without_evaluating(workspace):
     (workspace / "stages/evaluate.py").write_text("raise SystemExit('evaluated')")
     (workspace / "stages/export.py").write_text("raise SystemExit('exported')")
@@ -382,6 +412,6 @@ def test_the_real_pipeline_is_searched_without_evaluating(workspace):
     )
 
     assert "Best of 4 trials on sklearn_digits" in output
-    assert "With 3 new seeds it is 0." in output
+    assert "\nWith 3 new seeds: 0." in output
     assert run("git", "status", "--porcelain", cwd=workspace) == before
     assert run("git", "for-each-ref", "refs/exps", cwd=workspace) == ""
