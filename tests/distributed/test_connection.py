@@ -462,5 +462,5 @@ def test_a_worker_that_waits_can_be_interrupted(digits_dir, tmp_path):
         process.send_signal(number)
 
     for process in processes:
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
         assert process.returncode != 0

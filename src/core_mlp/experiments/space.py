@@ -72,8 +72,8 @@ class Space(NamedTuple):
         """Reads a space, and checks all its values as those of params.yaml.
 
         Args:
-          path: YAML: by parameter (of a group: GROUP.KEY), a list of choices or a
-            range.
+          path: YAML: by parameter, a list of choices or a range. A parameter of a
+            group is GROUP.KEY, or in a mapping.
 
         Raises:
           InputError: If the space is empty, or has an unknown parameter or a value that
@@ -83,7 +83,12 @@ class Space(NamedTuple):
         check_params(params, PARAMS_FILE)
         space = cls(path, {}, {})
         for key, values in read_yaml(path).items():
-            space._add(str(key), values, params)
+            # A group may be a mapping of its own, as in params.yaml.
+            if isinstance(values, dict) and isinstance(params.get(key), dict):
+                for name, value in values.items():
+                    space._add(f"{key}.{name}", value, params)
+            else:
+                space._add(str(key), values, params)
         if not space.choices and not space.ranges:
             raise InputError(f"{path}: empty: give a parameter several values")
         return space
@@ -130,8 +135,11 @@ class Space(NamedTuple):
             values = values.setdefault(group, {})
             if not isinstance(values, dict):
                 raise InputError(f"{self.path}: {key}: unknown key")
+        is_known = name in values
         values[name] = value
         found = check_params(changed, self.path).model_dump()
+        if not is_known:  # `dvc exp run -S` changes only what is there.
+            raise InputError(f"{self.path}: {key}: add it to {PARAMS_FILE} first")
         for part in (*groups, name):
             found = found[part]
         return found
