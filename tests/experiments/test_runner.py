@@ -12,7 +12,14 @@ from helpers import ENVIRONMENT, commit_all, core_mlp, run, start
 
 from core_mlp.experiments import runner
 from core_mlp.experiments.copies import COPIES, Snapshot, make_copies
-from core_mlp.experiments.runner import Task, run_experiments, share_cores
+from core_mlp.experiments.runner import (
+    Outcome,
+    Task,
+    run_experiments,
+    run_tasks,
+    share_cores,
+)
+from core_mlp.experiments.trials import HISTORY, TrainingRun
 from core_mlp.pipeline.errors import InputError
 from core_mlp.training import threads
 
@@ -205,9 +212,20 @@ def test_dvc_runs_an_experiment_in_a_copy_with_the_same_bytes(workspace, monkeyp
     monkeypatch.setenv("PATH", ENVIRONMENT["PATH"])
     before = run("git", "status", "--porcelain", cwd=workspace)
     seed = "seed=70007"  # No other test runs it, so that it is not in the run cache.
+    [task] = tasks_of(seed)
+    # Before, a run of train in the same copy, which is killed after an epoch.
+    stopped = TrainingRun(("epochs=5000",))
+    stopped.is_hopeless = lambda project: (project / HISTORY).exists()
+    first = task._replace(settings=("epochs=5000",), observer=stopped)
 
-    [outcome] = run_experiments(tasks_of(seed))
+    outcomes = {
+        outcome.task: outcome for outcome in run_tasks(iter([first, task]), total=2)
+    }
 
+    assert outcomes[first] == Outcome(first, None)
+    assert stopped.metrics is None
+    assert not stopped.state_folder.exists()
+    outcome = outcomes[task]
     assert outcome.error == ""
     assert outcome.run.params["seed"] == 70007
     again = ("dvc", "exp", "run", "--temp", "--force", "-S", seed)

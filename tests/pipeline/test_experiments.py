@@ -5,6 +5,7 @@ import re
 import shutil
 import time
 
+import pytest
 from helpers import core_mlp, run, stages_run, try_to_run
 
 QUEUE_TIMEOUT = 120
@@ -79,6 +80,7 @@ def test_an_experiment_changes_one_line_and_runs_what_depends_on_it(workspace):
     assert "| 0.001 | 1e-05 |" in (workspace / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_queued_and_temporary_experiments_use_their_own_code(workspace):
     run("dvc", "exp", "run", "--queue", "-S", "epochs=2", cwd=workspace)
     # The queued experiments have copies of the working code.

@@ -5,6 +5,7 @@ import hashlib
 import os
 import queue
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,7 +42,7 @@ LOG_TAIL = 2**14
 class Observer(Protocol):
     """Follows a training run, and may stop it; each method gets the copy's folder."""
 
-    # Where train keeps the state from which it resumes.
+    # Where train keeps the state from which it resumes; deleted when it has ended.
     state_folder: Path
 
     def start(self, project: Path) -> None:
@@ -289,6 +290,7 @@ class _Workers:
         if task.observer and (is_stopped or code == 0):
             if code == 0:
                 task.observer.end(copy.project)
+            shutil.rmtree(task.observer.state_folder, ignore_errors=True)
             log.unlink()
             return Outcome(task, None)
         # Two fetches at a time may want the same lock of Git.

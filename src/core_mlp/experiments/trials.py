@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-import shutil
 from pathlib import Path
 
 import optuna
@@ -17,7 +16,7 @@ class TrainingRun:
     """A run of train whose metrics are read, and nothing else.
 
     Attributes:
-      state_folder: Where train keeps its state; deleted when the run has ended.
+      state_folder: Where train keeps its state.
       metrics: What train wrote in the end; None before, or if the run was stopped.
     """
 
@@ -37,11 +36,6 @@ class TrainingRun:
     def end(self, project: Path) -> None:
         """Reads the metrics."""
         self.metrics = json.loads((project / METRICS).read_text("utf-8"))
-        self.delete_state()
-
-    def delete_state(self) -> None:
-        """Deletes the state from which the run would resume."""
-        shutil.rmtree(self.state_folder, ignore_errors=True)
 
 
 class Trial(TrainingRun):
@@ -79,7 +73,6 @@ class Trial(TrainingRun):
             self.num_epochs += 1
             self.trial.report(float(epoch["validation_accuracy"]), self.num_epochs)
             if self.num_epochs <= self._last_rung and self.trial.should_prune():
-                self.delete_state()
                 return True
         return False
 
