@@ -76,7 +76,7 @@ class Study:
                     ),
                 )
             except OSError:
-                raise
+                raise  # It is not the content.
             # The parser raises errors of many types.
             except Exception as error:
                 problem = f"corrupt: {first_line(error)}; delete it to start anew"
@@ -89,14 +89,14 @@ class Study:
     def _check_origin(self) -> None:
         origin = {
             "space": self.space.describe(),
-            "code, parameters or data": hash_inputs(self.snapshot.tree),
+            "state of code, parameters and data": hash_inputs(self.snapshot.tree),
         }
         known = self._study.user_attrs.get("origin", origin)
         for name, value in origin.items():
             if known[name] != value:
                 raise InputError(
-                    f"{self.path}: its trials are of another state of {name}: restore "
-                    f"it, delete the file, or copy {self.space.path} to a new name"
+                    f"{self.path}: its trials are of another {name}: restore that, "
+                    f"delete the file, or copy {self.space.path} to a new name"
                 )
         self._study.set_user_attr("origin", origin)
 
