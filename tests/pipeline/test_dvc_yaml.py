@@ -281,13 +281,14 @@ def test_each_chart_is_declared_once():
     assert set(PLOTS) == {"plots/seeds.csv"}
 
 
-def test_text_in_a_chart_has_the_color_of_the_page():
-    """Vega's own is black, which cannot be read on a dark page."""
+def test_text_and_lines_of_a_chart_have_the_color_of_the_page():
+    """Vega's own is black, which cannot be seen on a dark page."""
     for _, options in charts():
         template = (ROOT / f".dvc/plots/{options['template']}.json").read_text()
         for mark, encoding in marks_of(json.loads(template)):
-            color = str([mark.get("color"), encoding.get("color")])
-            assert mark["type"] != "text" or "currentColor" in color
+            colors = str([mark.get("color"), encoding.get("color")])
+            is_readable = "currentColor" in colors or "#888" in colors
+            assert mark["type"] not in ("text", "rule") or is_readable
 
 
 def test_the_keys_of_metrics_and_params_are_unique():
