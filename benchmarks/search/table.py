@@ -26,6 +26,7 @@ from ruamel.yaml import YAML
 
 from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.files import read_yaml
+from core_mlp.training.device import set_up_device
 from stages import fetch, preprocess, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +55,7 @@ COLUMNS = ("cpu_seconds", "validation_accuracies")
 
 
 def main() -> None:
+    set_up_device()  # Before a stage makes tensors.
     dataset = sys.argv[1]
     part, parts = map(int, sys.argv[2:]) if sys.argv[2:] else (0, 1)
     grid = GRIDS[dataset]

@@ -3,6 +3,7 @@
 Optuna draws the parameters, and stops hopeless trials.
 """
 
+import glob
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -39,6 +40,25 @@ OUTCOMES = {
 }
 
 
+class KernelLock:
+    """Lock of a study's file, which the kernel releases if a process is killed.
+
+    After a kill, Optuna's own would keep others waiting for half a minute.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lock = FileLock(path)
+
+    def acquire(self) -> bool:
+        """Waits for the lock."""
+        self._lock.acquire()
+        return True
+
+    def release(self) -> None:
+        """Lets others have it."""
+        self._lock.release()
+
+
 class Study:
     """The trials of a search."""
 
@@ -65,7 +85,8 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with self._lock:
             try:
-                storage = JournalStorage(JournalFileBackend(str(self.path)))
+                file_lock = KernelLock(Path(f"{self.path}.lock"))
+                storage = JournalStorage(JournalFileBackend(str(self.path), file_lock))
                 self._study = optuna.create_study(
                     storage=storage,
                     study_name="search",
@@ -101,15 +122,19 @@ class Study:
         self._study.set_user_attr("origin", origin)
 
     def _lock_of(self, worker: str) -> FileLock:
-        return FileLock(f"{self.path}.{worker}.lock")
+        return FileLock(f"{self.path}.{worker}.worker.lock")
 
     @contextmanager
     def working(self) -> Iterator[None]:
         """Shows other processes that this one runs trials."""
+        name = glob.escape(self.path.name)
+        for path in self.path.parent.glob(f"{name}.*.worker.lock"):
+            _delete_if_free(FileLock(path))
+        with self._lock:
+            self._requeue_abandoned()
         lock = self._lock_of(self._worker)
         with lock:
             try:
-                self._requeue_abandoned()
                 yield
             finally:
                 Path(lock.lock_file).unlink(missing_ok=True)
@@ -176,14 +201,9 @@ class Study:
         for trial in self._study.get_trials(
             deepcopy=False, states=[TrialState.RUNNING]
         ):
-            lock = self._lock_of(trial.user_attrs.get("worker", ""))
-            try:
-                with lock.acquire(timeout=0):
-                    Path(lock.lock_file).unlink()
-            except Timeout:
-                continue  # That process is alive.
-            self._study.tell(trial.number, state=TrialState.FAIL)
-            self._study.enqueue_trial(trial.params)
+            if _delete_if_free(self._lock_of(trial.user_attrs.get("worker", ""))):
+                self._study.tell(trial.number, state=TrialState.FAIL)
+                self._study.enqueue_trial(trial.params)
 
     def finish(self, outcome: Outcome) -> None:
         """Stores the outcome of a trial, and prints it."""
@@ -237,3 +257,13 @@ class Study:
         if len(self.finished()) < MIN_FINISHED:
             return {}
         return optuna.importance.get_param_importances(self._study)
+
+
+def _delete_if_free(lock: FileLock) -> bool:
+    """Deletes a lock file unless a process holds it; returns whether none does."""
+    try:
+        with lock.acquire(timeout=0):
+            Path(lock.lock_file).unlink()
+    except Timeout:
+        return False
+    return True
