@@ -4,6 +4,8 @@ import pytest
 import yaml
 from helpers import ROOT, core_mlp, run, train_params
 
+from core_mlp.experiments import recipes
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.params import Params
 from core_mlp.reporting.runs import flatten
 
@@ -45,6 +47,15 @@ def test_an_unknown_recipe_is_one_line():
     assert result.stdout.startswith("error: no recipe 'mnist_fats'; recipes/ has ")
     assert "mnist_fast" in result.stdout
     assert len(result.stdout.splitlines()) == 1
+
+
+def test_a_recipe_that_is_not_yaml_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes/mine.yaml").write_text("epochs: [")
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(InputError, match=r"^recipes/mine.yaml, line 1: not valid YAML"):
+        recipes.run_recipe("mine")
 
 
 def test_without_a_name_all_recipes_are_listed():
