@@ -73,6 +73,14 @@ def parse_arguments() -> argparse.Namespace:
         metavar="J",
         help="experiments at a time, each on its share of the cores; default: 1",
     )
+    minutes = argparse.ArgumentParser(add_help=False)
+    minutes.add_argument(
+        "--minutes",
+        type=float,
+        default=float("inf"),
+        metavar="M",
+        help="start no training after so many; default: no limit",
+    )
     model = argparse.ArgumentParser(add_help=False)
     model.add_argument(
         "--model", type=Path, help="its folder; default: the project's own"
@@ -94,20 +102,13 @@ def parse_arguments() -> argparse.Namespace:
         "decided"
     )
     decide = commands.add_parser(
-        "decide", help=about, description=about, parents=[base, head, jobs]
+        "decide", help=about, description=about, parents=[base, head, jobs, minutes]
     )
     decide.add_argument(
         "--metric", default="test_accuracy", help="what decides; default: test_accuracy"
     )
     decide.add_argument(
         "--max-seeds", type=int, default=20, metavar="N", help="per side; default: 20"
-    )
-    decide.add_argument(
-        "--minutes",
-        type=float,
-        default=float("inf"),
-        metavar="M",
-        help="start no training after so many; default: no limit",
     )
     about = "run what is out of date; check that no output changed by a byte"
     commands.add_parser("same", help=about, description=about, parents=[base])
@@ -134,7 +135,9 @@ def parse_arguments() -> argparse.Namespace:
     )
 
     search = commands.add_parser(
-        "search", help="search for good parameters by validation", parents=[jobs]
+        "search",
+        help="search for good parameters by validation",
+        parents=[jobs, minutes],
     )
     search.add_argument(
         "space",
@@ -148,13 +151,6 @@ def parse_arguments() -> argparse.Namespace:
         required=True,
         metavar="N",
         help="how many there are in the end",
-    )
-    search.add_argument(
-        "--minutes",
-        type=float,
-        default=float("inf"),
-        metavar="M",
-        help="start no trial after so many; default: no limit",
     )
     search.add_argument(
         "--apply", action="store_true", help="run the best setting as an experiment"

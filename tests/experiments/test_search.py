@@ -331,7 +331,7 @@ def test_a_bad_space_is_one_line(space, text, problem):
 
 
 class Drawn:
-    """Stands in for a trial of Optuna: draws what it is told, by share of the range."""
+    """Stands in for a trial of Optuna: always the same fraction of each range."""
 
     def __init__(self, value):
         self.value = value

@@ -29,10 +29,6 @@ REDUCTION = 3
 MAX_DRAWS = 100
 # With fewer trials, the importance of parameters is chance.
 MIN_FINISHED = 5
-SAMPLERS = {
-    "random": optuna.samplers.RandomSampler,
-    "tpe": optuna.samplers.TPESampler,
-}
 OUTCOMES = {
     TrialState.COMPLETE: "finished",
     TrialState.PRUNED: "stopped",
@@ -62,12 +58,11 @@ class KernelLock:
 class Study:
     """The trials of a search."""
 
-    def __init__(self, space: Space, *, sampler: str = "tpe") -> None:
+    def __init__(self, space: Space) -> None:
         """Opens the study of a space, or starts it.
 
         Args:
           space: What to vary. The trials are in a file beside it, NAME.journal.
-          sampler: How to draw, a key of SAMPLERS.
 
         Raises:
           InputError: If the file is corrupt, or its trials are of another space, or of
@@ -100,12 +95,12 @@ class Study:
                 raise  # It is not the content.
             # The parser raises errors of many types.
             except Exception as error:
-                problem = f"corrupt: {first_line(error)}; delete it to start anew"
+                problem = f"corrupt: {first_line(error)}; delete it to start over"
                 raise InputError(f"{self.path}: {problem}") from error
             self._check_origin()
         # After an interruption, the same seed would draw the same values again.
         seed = self.params.seed + len(self._study.get_trials(deepcopy=False))
-        self._study.sampler = SAMPLERS[sampler](seed=seed)
+        self._study.sampler = optuna.samplers.TPESampler(seed=seed)
 
     def _check_origin(self) -> None:
         origin = {

@@ -1,6 +1,5 @@
 """Reports a search for parameters, as report.md and report.html."""
 
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -16,7 +15,7 @@ from core_mlp.pipeline.files import write_csv, write_text
 from core_mlp.reporting.document import picture, render, to_html
 from core_mlp.reporting.report import HTML, MARKDOWN
 from core_mlp.reporting.significance import difference_of_means
-from core_mlp.reporting.sweep import selection_bias
+from core_mlp.reporting.sweep import selection_bias, to_png
 
 # What is drawn of a trial, by its outcome.
 MARKERS = {"finished": "o", "stopped": "x"}
@@ -143,7 +142,7 @@ def draw_trials(result: SearchResult) -> bytes:
     axes.set_xlabel("trial")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
-    return _to_png(figure)
+    return to_png(figure)
 
 
 @fixed_style
@@ -162,7 +161,7 @@ def draw_parameter(result: SearchResult, key: str) -> bytes:
         _scatter(axes, trials, [shorten(text, MAX_NAME) for text in texts])
     axes.set_xlabel(key)
     axes.legend()
-    return _to_png(figure)
+    return to_png(figure)
 
 
 @fixed_style
@@ -174,7 +173,7 @@ def draw_importances(importances: Mapping[str, float]) -> bytes:
     bars = axes.barh(names, [importances[name] for name in names])
     axes.bar_label(bars, fmt="%.2f", padding=3)
     axes.set(xlabel="share of the variation among good trials", xlim=(0, 1.1))
-    return _to_png(figure)
+    return to_png(figure)
 
 
 def _decimals(value: float | None) -> str:
@@ -199,9 +198,3 @@ def _scatter(axes: Axes, trials: Sequence[TrialResult], x: Sequence) -> None:
         ]
         if points:
             axes.scatter(*zip(*points, strict=True), marker=marker, label=outcome)
-
-
-def _to_png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, dpi=120)
-    return file.getvalue()

@@ -128,6 +128,11 @@ def draw_parameter(ranked: list[list[Run]], key: str) -> bytes:
     axes.set(xlabel=key, ylabel="accuracy")
     axes.grid(alpha=0.3)
     axes.legend()
+    return to_png(figure)
+
+
+def to_png(figure: Figure) -> bytes:
+    """Returns a figure as PNG."""
     file = io.BytesIO()
     figure.savefig(file, dpi=120)
     return file.getvalue()
