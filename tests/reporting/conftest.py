@@ -53,6 +53,29 @@ def seeded(clone):
         run("git", "reset", "--quiet", "--hard", "HEAD~1", cwd=clone)
 
 
+@pytest.fixture(scope="module")
+def project(pipeline, tmp_path_factory):
+    """The pipeline's repository without its cache."""
+    folder = tmp_path_factory.mktemp("evidence") / "clone"
+    run("git", "clone", "--quiet", str(pipeline), str(folder), cwd=pipeline)
+    return folder
+
+
+@pytest.fixture
+def in_project(project, monkeypatch):
+    """The same, as the current folder; reset to its commit after the test."""
+    monkeypatch.chdir(project)
+    yield project
+    run("git", "checkout", "--quiet", ".", cwd=project)
+    run("git", "clean", "--quiet", "--force", cwd=project)
+
+
+@pytest.fixture(scope="module")
+def true_run(project):
+    """The results as they are."""
+    return read_run_in(project, None)
+
+
 @pytest.fixture
 def good_run():
     """A run with 10,000 test images of ten classes, 200 of them misclassified."""

@@ -1,9 +1,12 @@
 """Made-up results, and helpers of the tests of reports."""
 
+import json
+
 import pytest
 from helpers import core_mlp, run
 
-from core_mlp.reporting import gate
+from core_mlp.pipeline.errors import InputError
+from core_mlp.reporting import evidence, gate
 from core_mlp.reporting.comparison import Comparison
 from core_mlp.reporting.runs import Seeds, read_run
 from core_mlp.reporting.significance import LOOKS, Difference
@@ -79,3 +82,13 @@ def with_values(run_, values, *, metric="test_accuracy", **changes):
         for seed, value in enumerate(values, start=1)
     ]
     return changed._replace(seeds=Seeds(identity=changed.identity, runs=runs))
+
+
+def edit_json(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def refuse(run_, problem):
+    """Asserts that the results of a run are refused with a message."""
+    with pytest.raises(InputError, match=problem):
+        evidence.check(run_)

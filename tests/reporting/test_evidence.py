@@ -3,47 +3,16 @@
 import json
 import re
 
-import numpy as np
 import pytest
 from helpers import core_mlp, run
-from made_up import read_run_in
+from made_up import edit_json, refuse
 
-from core_mlp.evaluation import metrics
 from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.files import parse_yaml
 from core_mlp.pipeline.provenance import find_contradictions, recorded
 from core_mlp.reporting import evidence
-from core_mlp.reporting.runs import Seeds, read_run
-from core_mlp.reporting.significance import summarize
-from core_mlp.results.evaluate import CalibrationBin, Mistake
+from core_mlp.reporting.runs import read_run
 from core_mlp.results.train import EpochResult
-
-
-@pytest.fixture(scope="module")
-def repository(pipeline, tmp_path_factory):
-    """The pipeline's repository without its cache."""
-    folder = tmp_path_factory.mktemp("evidence") / "clone"
-    run("git", "clone", "--quiet", str(pipeline), str(folder), cwd=pipeline)
-    return folder
-
-
-@pytest.fixture
-def clone(repository, monkeypatch):
-    """The same, as the current folder; reset to its commit after the test."""
-    monkeypatch.chdir(repository)
-    yield repository
-    run("git", "checkout", "--quiet", ".", cwd=repository)
-    run("git", "clean", "--quiet", "--force", cwd=repository)
-
-
-@pytest.fixture(scope="module")
-def true_run(repository):
-    """The results as they are."""
-    return read_run_in(repository, None)
-
-
-def edit_json(path, **changes):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def edit_line(path, number, pattern, replacement):
@@ -54,21 +23,7 @@ def edit_line(path, number, pattern, replacement):
     path.write_text("\n".join(lines) + "\n")
 
 
-def write_seeds(folder, accuracies, *, identity=None, classes=None, **changes):
-    """Writes metrics/seeds.json for the workspace's settings, with changes."""
-    runs = [
-        {
-            "seed": seed,
-            "metrics": {"test_accuracy": accuracy},
-            "classes": classes or {},
-        }
-        for seed, accuracy in enumerate(accuracies, start=1)
-    ]
-    content = {"identity": identity or read_run(None).identity, "runs": runs} | changes
-    (folder / "metrics/seeds.json").write_text(json.dumps(content))
-
-
-def test_results_of_a_run_agree(clone):
+def test_results_of_a_run_agree(in_project):
     assert read_run(None).metrics == read_run("HEAD").metrics
 
 
@@ -102,8 +57,8 @@ def test_results_of_a_run_agree(clone):
         ),
     ],
 )
-def test_a_metric_that_was_edited_is_refused(clone, file, changes, problem):
-    edit_json(clone / file, **changes)
+def test_a_metric_that_was_edited_is_refused(in_project, file, changes, problem):
+    edit_json(in_project / file, **changes)
 
     with pytest.raises(InputError, match=re.escape(problem)) as error:
         read_run(None)
@@ -122,16 +77,16 @@ def test_a_metric_that_was_edited_is_refused(clone, file, changes, problem):
     ],
 )
 def test_a_table_that_was_edited_is_refused(
-    clone, file, line, pattern, replacement, problem
+    in_project, file, line, pattern, replacement, problem
 ):
-    edit_line(clone / f"plots/{file}.csv", line, pattern, replacement)
+    edit_line(in_project / f"plots/{file}.csv", line, pattern, replacement)
 
     with pytest.raises(InputError, match=problem):
         read_run(None)
 
 
-def test_a_mistake_that_was_deleted_is_refused(clone):
-    path = clone / "plots/mistakes.csv"
+def test_a_mistake_that_was_deleted_is_refused(in_project):
+    path = in_project / "plots/mistakes.csv"
     path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
 
     with pytest.raises(InputError, match=r"plots/mistakes.csv and plots/confusion.csv"):
@@ -148,9 +103,9 @@ def test_a_mistake_that_was_deleted_is_refused(clone):
     ],
 )
 def test_a_number_that_is_in_no_other_file_has_to_be_in_dvc_lock(
-    clone, path, pattern, replacement
+    in_project, path, pattern, replacement
 ):
-    file = clone / path
+    file = in_project / path
     old = file.read_text()
     file.write_text(re.sub(pattern, replacement, old, count=1, flags=re.M))
     assert file.read_text() != old
@@ -160,16 +115,11 @@ def test_a_number_that_is_in_no_other_file_has_to_be_in_dvc_lock(
         read_run(None)
 
 
-def test_a_picture_that_was_replaced_is_refused(clone):
-    (clone / "plots/mistakes_sprite.png").write_bytes(b"another")
+def test_a_picture_that_was_replaced_is_refused(in_project):
+    (in_project / "plots/mistakes_sprite.png").write_bytes(b"another")
 
     with pytest.raises(InputError, match=r"mistakes_sprite.png is not the one"):
         read_run(None)
-
-
-def refuse(made_up, problem):
-    with pytest.raises(InputError, match=problem):
-        evidence.check(made_up)
 
 
 @pytest.mark.parametrize(
@@ -274,178 +224,6 @@ def test_epochs_are_counted_from_one(true_run, numbers):
     refuse(made_up, "has train_epochs = 1, plots/history.csv another")
 
 
-def test_seeds_like_the_runs_own_are_believed(clone):
-    own = read_run(None).metrics["test_accuracy"]
-    write_seeds(clone, [own - 0.01, own, own + 0.01, own + 0.02, own - 0.02])
-
-    assert len(read_run(None).results) == 5
-
-
-def test_seeds_unlike_the_runs_own_are_refused(clone):
-    """For example those of a better base, with the identity of a worse head."""
-    own = read_run(None).metrics["test_accuracy"]
-    better = own + 0.4
-    write_seeds(clone, [better - 0.01, better, better + 0.01, better, better + 0.01])
-
-    with pytest.raises(InputError, match="which is improbable"):
-        read_run(None)
-
-
-def test_seeds_of_other_settings_are_not_compared_with_the_run(clone):
-    write_seeds(clone, [0.97, 0.98, 0.97, 0.98, 0.97], identity="another")
-
-    assert len(read_run(None).results) == 1
-
-
-def test_seeds_that_cannot_be_are_refused(clone):
-    own = read_run(None).metrics["test_accuracy"]
-    classes = {row.label: own for row in read_run(None).classes}
-    summary = {"mean": 0.99, "sd": 0.0, "low": 0.99, "high": 0.99}
-    good = {"seed": 1, "metrics": {"test_accuracy": own}}
-    identity = read_run(None).identity
-    for changes, problem in (
-        ({"runs": [good, good]}, "the same seed twice"),
-        ({"summary": {"test_accuracy": summary}}, "summary of test_accuracy"),
-        ({"runs": [good, {"seed": 2, "metrics": {}}]}, "seed 2 .* no test_accuracy"),
-        (
-            {"runs": [good, {"seed": 2, "metrics": {"test_accuracy": 1.5}}]},
-            "seed 2 .* test_accuracy = 1.5",
-        ),
-        (
-            {"runs": [good, {"seed": 2, "metrics": good["metrics"] | {"a_loss": -1}}]},
-            "seed 2 .* a_loss = -1",
-        ),
-        (
-            {"runs": [good, good | {"seed": 2, "classes": {"3": 1.01}}]},
-            "seed 2 .* 3 = 1.01",
-        ),
-        (
-            {
-                "runs": [
-                    good,
-                    {
-                        "seed": 2,
-                        "metrics": {"test_accuracy": own + 0.01},
-                        "classes": classes,
-                    },
-                ]
-            },
-            "seed 2 .* different test_accuracy than its classes give",
-        ),
-    ):
-        write_seeds(clone, [own, own], identity=identity, **changes)
-        with pytest.raises(InputError, match=problem):
-            read_run(None)
-
-
-def seeded(run, *results, summary=None):
-    """Returns the run with the results of several seeds: metrics, maybe classes too."""
-    runs = [{"seed": seed, **result} for seed, result in enumerate(results)]
-    seeds = Seeds(identity=run.identity, runs=runs, summary=summary or {})
-    return run._replace(seeds=seeds)
-
-
-def test_each_number_of_the_summary_has_to_be_that_of_all_seeds(true_run):
-    own = true_run.metrics["test_accuracy"]
-    results = [
-        {"metrics": {"test_accuracy": own + step / 100, "test_loss": 2.0 + step}}
-        for step in (-1, 0, 1)
-    ]
-    correct = {
-        "test_accuracy": summarize([own - 0.01, own, own + 0.01]),
-        "test_loss": summarize([1.0, 2.0, 3.0]),
-    }
-    evidence.check(seeded(true_run, *results, summary=correct))
-    for name, summary in correct.items():
-        for column, value in summary._asdict().items():
-            edited = correct | {name: summary._replace(**{column: value + 1e-5})}
-            made_up = seeded(true_run, *results, summary=edited)
-            refuse(made_up, f"the summary of {name} in metrics/seeds.json is not that")
-
-    del results[0]["metrics"]["test_loss"]
-    of_two = correct | {"test_loss": summarize([2.0, 3.0])}
-    refuse(seeded(true_run, *results, summary=of_two), "the summary of test_loss")
-
-
-def test_each_seed_has_to_agree_with_its_classes(true_run):
-    """Classes count by their number of images; a seed may lack them."""
-    own = {"test_accuracy": true_run.metrics["test_accuracy"]}
-    classes = {row.label: row.accuracy for row in true_run.classes}
-    evidence.check(
-        seeded(true_run, {"metrics": own}, {"metrics": own, "classes": classes})
-    )
-
-    edited = classes | {
-        true_run.classes[-1].label: true_run.classes[-1].accuracy + 1e-3
-    }
-    refuse(
-        seeded(true_run, {"metrics": own}, {"metrics": own, "classes": edited}),
-        "seed 1 in metrics/seeds.json has a different test_accuracy than its classes",
-    )
-
-
-def test_a_loss_is_the_only_number_of_a_seed_that_may_be_above_one(true_run):
-    own = {"test_accuracy": true_run.metrics["test_accuracy"]}
-    result = {"metrics": own | {"test_loss": 7.0}}
-    evidence.check(seeded(true_run, result, result))
-
-    refuse(seeded(true_run, result, result | {"classes": {"gloss": 7.0}}), "gloss = 7")
-
-
-def counted(run, counts):
-    """Returns the run with other images by actual and predicted class, of two."""
-    counts = np.array(counts)
-    pairs = metrics.confused_pairs(counts, ["a", "b"])
-    wrong = [row for row in pairs if row.actual != row.predicted]
-    mistakes = [row[:2] for row in wrong for _ in range(row.count)]
-    value, low, high = metrics.proportion(np.trace(counts), counts.sum())
-    return run._replace(
-        confusion={row[:2]: row.count for row in pairs},
-        classes=metrics.class_accuracies(counts, ["a", "b"]),
-        calibration=[CalibrationBin(value, value, int(counts.sum()))],
-        mistakes={i: Mistake(i, *pair, 0.5) for i, pair in enumerate(mistakes)},
-        metrics=run.metrics
-        | {
-            "test_accuracy": value,
-            "test_accuracy_low": low,
-            "test_accuracy_high": high,
-            "test_calibration_error": 0.0,
-        },
-    )
-
-
-def seeds_around(run, mean, sd):
-    """Returns the run with five seeds of this mean and standard deviation."""
-    steps = sd * np.array([-(2**0.5), 0.0, 0.0, 0.0, 2**0.5])
-    return seeded(run, *({"metrics": {"test_accuracy": mean + d}} for d in steps))
-
-
-@pytest.mark.parametrize("sign", [-1, 1])
-def test_seeds_are_refused_if_the_runs_own_accuracy_is_improbable(true_run, sign):
-    """With four degrees of freedom, p = 0.001 at t = 8.61.
-
-    The squared error is 0.02^2 (1 + 1/5) + 0.5^2 / 10,000 = 0.0225^2, about.
-    """
-    run_ = counted(true_run, [[2500, 2500], [2500, 2500]])
-
-    evidence.check(seeds_around(run_, 0.5 + sign * 8.2 * 0.0225, 0.02))
-    refuse(seeds_around(run_, 0.5 + sign * 9.1 * 0.0225, 0.02), "improbable")
-
-
-def test_seeds_that_agree_by_chance_leave_the_noise_of_the_test_images(true_run):
-    """100 images: 0.1 is two standard deviations."""
-    run_ = counted(true_run, [[25, 25], [25, 25]])
-
-    evidence.check(seeds_around(run_, 0.6, 0.0001))
-    refuse(seeds_around(run_, 0.95, 0.0001), "improbable")
-
-
-def test_seeds_without_any_noise_are_believed(true_run):
-    run_ = counted(true_run, [[50, 0], [0, 50]])
-
-    evidence.check(seeds_around(run_, 1.0, 0.0))
-
-
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -458,24 +236,24 @@ def test_seeds_without_any_noise_are_believed(true_run):
         ),
     ],
 )
-def test_seeds_that_are_not_valid_are_one_line(clone, text, problem):
-    (clone / "metrics/seeds.json").write_text(text)
+def test_seeds_that_are_not_valid_are_one_line(in_project, text, problem):
+    (in_project / "metrics/seeds.json").write_text(text)
 
     with pytest.raises(InputError, match=problem):
         read_run(None)
 
 
-def test_a_key_that_is_no_text_is_one_line(clone):
-    params = clone / "params.yaml"
+def test_a_key_that_is_no_text_is_one_line(in_project):
+    params = in_project / "params.yaml"
     params.write_text(params.read_text() + "5: 1\n")
 
     with pytest.raises(InputError, match=r"workspace: params.yaml is corrupt: 5"):
         read_run(None)
 
 
-def test_a_key_that_no_stage_has_is_named(clone):
+def test_a_key_that_no_stage_has_is_named(in_project):
     """DVC itself says "up to date"."""
-    params = clone / "params.yaml"
+    params = in_project / "params.yaml"
     params.write_text(params.read_text() + "epoch: 7\n")
 
     problem = "workspace: epoch in params.yaml is not a parameter of any stage"
@@ -484,16 +262,16 @@ def test_a_key_that_no_stage_has_is_named(clone):
 
 
 @pytest.mark.parametrize("text", ["beta_1: 0.90", "beta_1: 9e-1", "beta_1: 9.0E-01"])
-def test_another_way_to_write_a_number_is_the_same_setting(clone, text):
-    params = clone / "params.yaml"
+def test_another_way_to_write_a_number_is_the_same_setting(in_project, text):
+    params = in_project / "params.yaml"
     identity = read_run(None).identity
     params.write_text(re.sub(r"beta_1: .*", text, params.read_text()))
 
     assert read_run(None).identity == identity
 
 
-def test_zero_is_the_same_setting_as_a_float(clone):
-    params, lock = clone / "params.yaml", clone / "dvc.lock"
+def test_zero_is_the_same_setting_as_a_float(in_project):
+    params, lock = in_project / "params.yaml", in_project / "dvc.lock"
     identity = read_run(None).identity
     text = params.read_text()
     assert "weight_decay: 0.0\n" in text

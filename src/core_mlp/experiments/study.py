@@ -1,25 +1,19 @@
-"""The trials of a search, in a file that several processes can share.
+"""The trials of a search: Optuna draws their parameters, and stops hopeless ones."""
 
-Optuna draws the parameters, and stops hopeless trials.
-"""
-
-import glob
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from itertools import chain
-from pathlib import Path
-from uuid import uuid4
 
 import optuna
-from filelock import FileLock, Timeout
-from optuna.storages.journal import JournalFileBackend, JournalStorage
+from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from core_mlp.experiments.copies import Snapshot
 from core_mlp.experiments.runner import Outcome, Task, hash_inputs, say
+from core_mlp.experiments.shared_study import Workers, open_study
 from core_mlp.experiments.space import Space
 from core_mlp.experiments.trials import Trial
-from core_mlp.pipeline.errors import InputError, first_line
+from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.params import Params, load_params
 from core_mlp.reporting.search import TrialResult
 
@@ -34,25 +28,6 @@ OUTCOMES = {
     TrialState.PRUNED: "stopped",
     TrialState.FAIL: "failed",
 }
-
-
-class KernelLock:
-    """Lock of a study's file, which the kernel releases if a process is killed.
-
-    After a kill, Optuna's own would keep others waiting for half a minute.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._lock = FileLock(path)
-
-    def acquire(self) -> bool:
-        """Waits for the lock."""
-        self._lock.acquire()
-        return True
-
-    def release(self) -> None:
-        """Lets others have it."""
-        self._lock.release()
 
 
 class Study:
@@ -72,31 +47,14 @@ class Study:
         self.space = space
         self.params = load_params(Params)
         self.snapshot = Snapshot.take(None)
-        # Held by this process: others see that its trials run.
-        self._worker = uuid4().hex
+        self._workers = Workers(self.path)
         self._lock = FileLock(f"{self.path}.study.lock")
         first_rung = max(1, space.max_epochs(self.params.epochs) // REDUCTION**2)
         self._last_rung = REDUCTION * first_rung
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with self._lock:
-            try:
-                file_lock = KernelLock(Path(f"{self.path}.lock"))
-                storage = JournalStorage(JournalFileBackend(str(self.path), file_lock))
-                self._study = optuna.create_study(
-                    storage=storage,
-                    study_name="search",
-                    direction="maximize",
-                    load_if_exists=True,
-                    pruner=optuna.pruners.SuccessiveHalvingPruner(
-                        first_rung, REDUCTION
-                    ),
-                )
-            except OSError:
-                raise  # It is not the content.
-            # The parser raises errors of many types.
-            except Exception as error:
-                problem = f"corrupt: {first_line(error)}; delete it to start over"
-                raise InputError(f"{self.path}: {problem}") from error
+            pruner = optuna.pruners.SuccessiveHalvingPruner(first_rung, REDUCTION)
+            self._study = open_study(self.path, pruner)
             self._check_origin()
         # After an interruption, the same seed would draw the same values again.
         seed = self.params.seed + len(self._study.get_trials(deepcopy=False))
@@ -116,23 +74,11 @@ class Study:
                 )
         self._study.set_user_attr("origin", origin)
 
-    def _lock_of(self, worker: str) -> FileLock:
-        return FileLock(f"{self.path}.{worker}.worker.lock")
-
-    @contextmanager
-    def working(self) -> Iterator[None]:
-        """Shows other processes that this one runs trials."""
-        name = glob.escape(self.path.name)
-        for path in self.path.parent.glob(f"{name}.*.worker.lock"):
-            _delete_if_free(FileLock(path))
+    def working(self) -> AbstractContextManager[None]:
+        """Shows other processes that this one runs trials, in a `with` block."""
         with self._lock:
             self._requeue_abandoned()
-        lock = self._lock_of(self._worker)
-        with lock:
-            try:
-                yield
-            finally:
-                Path(lock.lock_file).unlink(missing_ok=True)
+        return self._workers.present()
 
     def trials(self) -> list[FrozenTrial]:
         """Returns the trials that count, including those that are running."""
@@ -182,7 +128,7 @@ class Study:
         known = {tuple(trial.user_attrs["settings"]) for trial in self.trials()}
         for _ in range(MAX_DRAWS):
             trial = self._study.ask()
-            trial.set_user_attr("worker", self._worker)
+            trial.set_user_attr("worker", self._workers.own)
             settings = self.space.draw(trial)
             if settings not in known:
                 trial.set_user_attr("settings", settings)
@@ -193,10 +139,9 @@ class Study:
 
     def _requeue_abandoned(self) -> None:
         """Lets the trials of processes that were killed run again."""
-        for trial in self._study.get_trials(
-            deepcopy=False, states=[TrialState.RUNNING]
-        ):
-            if _delete_if_free(self._lock_of(trial.user_attrs.get("worker", ""))):
+        running = [TrialState.RUNNING]
+        for trial in self._study.get_trials(deepcopy=False, states=running):
+            if self._workers.has_ended(trial.user_attrs.get("worker", "")):
                 self._study.tell(trial.number, state=TrialState.FAIL)
                 self._study.enqueue_trial(trial.params)
 
@@ -252,13 +197,3 @@ class Study:
         if len(self.finished()) < MIN_FINISHED:
             return {}
         return optuna.importance.get_param_importances(self._study)
-
-
-def _delete_if_free(lock: FileLock) -> bool:
-    """Deletes a lock file unless a process holds it; returns whether none does."""
-    try:
-        with lock.acquire(timeout=0):
-            Path(lock.lock_file).unlink()
-    except Timeout:
-        return False
-    return True
