@@ -33,7 +33,7 @@ test: setup-dev
 	$(BIN)/pytest
 
 test-slow: setup-dev
-	$(BIN)/pytest -m slow --dist=load
+	$(BIN)/pytest -m slow --dist=load -o faulthandler_timeout=3600
 
 # HEAD defaults to the workspace.
 BASE ?= main

@@ -1,5 +1,6 @@
 """Fixtures, and the environment of the tests."""
 
+import gc
 import json
 import os
 import shutil
@@ -12,6 +13,10 @@ from filelock import FileLock
 
 # Prepares the environment, as for a stage, before any test imports TensorFlow.
 import stages  # noqa: F401  # isort: skip
+
+# Processes that are forked from one with TensorFlow must not collect its garbage: the
+# end of a tf.data iterator waits for threads that they do not have.
+os.register_at_fork(after_in_child=gc.freeze)
 
 # TFDS reads this when it is imported: the tests prepare their own datasets.
 TFDS_DIR = tempfile.TemporaryDirectory()

@@ -76,7 +76,7 @@ def parse_arguments() -> argparse.Namespace:
     minutes = argparse.ArgumentParser(add_help=False)
     minutes.add_argument(
         "--minutes",
-        type=float,
+        type=more_than_zero,
         default=float("inf"),
         metavar="M",
         help="start no training after so many; default: no limit",
@@ -209,6 +209,17 @@ def at_least_one(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected a number of 1 or more")
     return int(text)
+
+
+def more_than_zero(text: str) -> float:
+    """Parses a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 0:  # Nor is NaN.
+        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
+    return value
 
 
 def absolute(text: str) -> Path:

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import commit_all, core_mlp, run
+from helpers import ROOT, commit_all, core_mlp, run
 
 from core_mlp.experiments import decide, seeds
 from core_mlp.experiments.runner import Outcome
@@ -191,7 +191,8 @@ def test_results_that_are_not_of_the_base_are_refused(made_up, workspace):
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--max-seeds", "2"], "--max-seeds 2: expected 3 or more, since fewer"),
+        (["--max-seeds", "2"], "--max-seeds 2: expected 3 to 20, the numbers of"),
+        (["--max-seeds", "21"], "--max-seeds 21: expected 3 to 20, the numbers of"),
         (["--metric", "test_luck"], "--metric test_luck: main has litert_accuracy, "),
         (["--metric", "train_epochs"], "--metric train_epochs: main has litert_acc"),
         (["no-such-branch"], "no-such-branch: no such revision or experiment"),
@@ -205,5 +206,28 @@ def test_a_decision_that_makes_no_sense_is_one_line(
     result = core_mlp("decide", *arguments, cwd=workspace)
 
     assert result.returncode == 1
-    assert result.stdout.splitlines()[-1].startswith(f"error: {problem}")
-    assert "Traceback" not in result.stdout
+    # Before anything has run.
+    [line] = result.stdout.splitlines()
+    assert line.startswith(f"error: {problem}")
+
+
+@pytest.mark.parametrize("minutes", ["-1", "0", "nan", "soon"])
+def test_a_time_limit_is_above_zero(minutes):
+    result = core_mlp(
+        "search", "x.yaml", "--trials", "1", "--minutes", minutes, cwd=ROOT
+    )
+
+    assert result.returncode == 2
+    assert f"{minutes}: expected a number above 0" in result.stdout
+
+
+def test_parameters_are_checked_before_anything_runs(made_up, workspace):
+    path = workspace / "params.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("batch_size: 128", "batch_size: 0"))
+
+    result = core_mlp("decide", cwd=workspace)
+
+    path.write_text(text)
+    [line] = result.stdout.splitlines()
+    assert line.startswith("error: params.yaml: batch_size = 0: input should be")

@@ -29,13 +29,15 @@ settings = dict(s.split("=", 1) for s in sys.argv[sys.argv.index("--name") + 2:-
                 if s != "-S")
 rate = float(settings.get("learning_rate", 0.1))
 notes = pathlib.Path(os.environ["STAND_INS"])
-assert not pathlib.Path("plots/history.csv").exists()
+# DVC restores what is committed.
+pathlib.Path("plots").mkdir(exist_ok=True)
+pathlib.Path("plots/history.csv").write_text("epoch,validation_accuracy\\n1,1.0\\n")
+time.sleep(float(os.environ.get("SECONDS_BEFORE_TRAINING", 0)))
 state = pathlib.Path(os.environ["CORE_MLP_STATE_DIR"], "state")
 first = int(state.read_text()) if state.exists() else 0
 note = " ".join(f"{{k}}={{v}}" for k, v in settings.items())
 if settings.get("schedule") == "cosine":
     sys.exit("error: training diverged")
-pathlib.Path("plots").mkdir(exist_ok=True)
 pathlib.Path("metrics").mkdir(exist_ok=True)
 state.parent.mkdir(parents=True, exist_ok=True)
 rows = []
@@ -51,6 +53,7 @@ for epoch in range(1, 10):
     path.write_text("epoch,train_loss,validation_loss,train_accuracy,"
                     "validation_accuracy\\n" + "\\n".join(rows) + "\\n")
     path.rename("plots/history.csv")
+    print(f"Epoch {{epoch}}/9: 99 images/s", flush=True)
     state.write_text(str(epoch))
 metrics = {{"validation_accuracy": accuracy, "validation_loss": 1 - accuracy}}
 pathlib.Path("metrics/train.json").write_text(json.dumps(metrics))
@@ -103,6 +106,7 @@ def test_a_search_finds_a_good_value_and_stops_hopeless_trials(
     space, notes, capsys, monkeypatch
 ):
     monkeypatch.setenv("SECONDS_PER_EPOCH", "0.1")
+    monkeypatch.setenv("SECONDS_BEFORE_TRAINING", "0.5")
 
     run_search(space, number=24, jobs=2)
 
@@ -198,6 +202,21 @@ def test_two_processes_share_a_study(space, notes, monkeypatch):
     assert sum("seed=6: validation" in output for output in outputs) == 1
 
 
+def test_a_process_without_a_trial_leaves_the_end_to_the_other(
+    space, notes, monkeypatch, capsys
+):
+    monkeypatch.setenv("SECONDS_PER_EPOCH", "0.5")
+    other = search_in_process(space, 1)
+    while not (notes / "epochs").exists():
+        assert other.poll() is None
+
+    run_search(space, number=1)
+
+    assert "Trials still run in another process" in capsys.readouterr().out
+    output = other.communicate()[0]
+    assert other.returncode == 0, output
+
+
 def test_a_trial_that_fails_is_named_and_the_others_go_on(space, capsys):
     space.write_text(
         SPACE.replace("batch_size: [64, 128]", "schedule: [cosine, constant]")
@@ -252,8 +271,11 @@ def test_a_study_of_something_else_is_refused(space, path):
     text = changed.read_text().replace("[64, 128]", "[64, 256]")
     changed.write_text(text.replace("epochs: 1\n", "epochs: 2\n") + "\n# changed\n")
 
-    with pytest.raises(InputError, match=r"space.journal: its trials are of another"):
+    with pytest.raises(InputError) as error:
         run_search(space, number=2)
+    what = "space" if path.startswith("searches") else rf"state of .* \({path}\)"
+    pattern = rf"^{space.with_suffix('.journal')}: its trials are of another {what}: "
+    assert re.match(pattern, str(error.value))
 
 
 def test_a_corrupt_study_is_an_error(space):

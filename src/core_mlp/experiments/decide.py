@@ -13,6 +13,7 @@ from core_mlp.experiments.seeds import (
     write_seeds,
 )
 from core_mlp.pipeline.errors import InputError
+from core_mlp.pipeline.params import Params, load_params
 from core_mlp.reporting import gate, report
 from core_mlp.reporting.comparison import Comparison, compare
 from core_mlp.reporting.runs import read_run
@@ -103,19 +104,21 @@ def decide(
       InputError: If a revision cannot be read, the metric or the budget makes no sense,
         or an experiment fails.
     """
-    if budget.max_seeds < MIN_SEEDS:
+    if not MIN_SEEDS <= budget.max_seeds <= MAX_SEEDS:
         raise InputError(
-            f"--max-seeds {budget.max_seeds}: expected {MIN_SEEDS} or more, since "
-            "fewer seeds per side are not compared"
+            f"--max-seeds {budget.max_seeds}: expected {MIN_SEEDS} to {MAX_SEEDS}, the "
+            "numbers of seeds per side that are compared"
         )
+    if head is None:
+        load_params(Params)  # Before anything runs.
     deadline = time.monotonic() + 60 * budget.minutes
     rules, edits = gate.load_rules(base, head)
     sides = Sides(Setting(base), Setting(head), metric, rules.max_accuracy_loss)
+    check_metric(sides.base, metric)
     if head is None:
         run_seeds_of(sides.head, [1])
         sides.head.reuse(read_seeds(SEEDS_FILE))
-    for side in (sides.base, sides.head):
-        check_metric(side, metric)
+    check_metric(sides.head, metric)
     if sides.compare().status in OPEN:
         train_until_clear(sides, budget, deadline)
     if head is None and len(sides.head.results) > 1:

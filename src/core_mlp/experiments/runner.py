@@ -45,11 +45,8 @@ class Observer(Protocol):
     # Where train keeps the state from which it resumes; deleted when it has ended.
     state_folder: Path
 
-    def start(self, project: Path) -> None:
-        """Is called before the run."""
-
     def is_hopeless(self, project: Path) -> bool:
-        """Is called while it runs; True stops it."""
+        """Is called while it runs, from the end of its first epoch; True stops it."""
 
     def end(self, project: Path) -> None:
         """Is called when it has succeeded."""
@@ -105,6 +102,13 @@ def hash_inputs(tree: str) -> str:
         if line and not NO_INPUTS.match(line.split("\t", maxsplit=1)[1])
     ]
     return hashlib.sha256("\0".join(files).encode(errors="surrogateescape")).hexdigest()
+
+
+def changed_inputs(old_tree: str, new_tree: str) -> list[str]:
+    """Returns the files that a stage may read and that differ between two trees."""
+    command = ("diff", "--name-only", "-z", "--relative", old_tree, new_tree)
+    names = run_git(*command).decode("utf-8", "replace").split("\0")
+    return [visible(name) for name in names if name and not NO_INPUTS.match(name)]
 
 
 def run_experiments(
@@ -271,7 +275,6 @@ class _Workers:
         if task.observer:
             command.append("train")
             variables["CORE_MLP_STATE_DIR"] = str(task.observer.state_folder.resolve())
-            task.observer.start(copy.project)
         log = log_of(task)
         with log.open("wb") as file:
             process = subprocess.Popen(
@@ -284,7 +287,7 @@ class _Workers:
                 env=os.environ | variables,
             )
         self._running[number] = task, process
-        is_stopped = task.observer is not None and _watch(task.observer, process, copy)
+        is_stopped = task.observer is not None and _watch(task, process, copy)
         code = process.wait()
         del self._running[number]
         if task.observer and (is_stopped or code == 0):
@@ -301,10 +304,12 @@ class _Workers:
         return Outcome(task, None, f"{task.label}: {last_error(log)}; its log is {log}")
 
 
-def _watch(observer: Observer, process: subprocess.Popen, copy: Copy) -> bool:
+def _watch(task: Task, process: subprocess.Popen, copy: Copy) -> bool:
     """Waits for a run; returns whether its observer has stopped it."""
     while process.poll() is None:
-        if observer.is_hopeless(copy.project):
+        # Until an epoch has ended, the results are committed ones, which DVC restores.
+        has_results = PROGRESS.search(_tail(log_of(task)))
+        if has_results and task.observer.is_hopeless(copy.project):
             _kill(process)
             return True
         time.sleep(POLL_SECONDS)

@@ -57,12 +57,14 @@ def run_search(
             )
             for outcome in outcomes:
                 study.finish(outcome)
-        if not study.finished():
-            raise InputError(f"{study.path}: {study.why_none_finished()}")
         if study.is_running():
             say("Trials still run in another process, which will check the best one")
-        else:
+            if not study.finished():
+                return
+        elif study.finished():
             chosen, present = check_best(study, jobs=jobs)
+        else:
+            raise InputError(f"{study.path}: {study.why_none_finished()}")
     result = SearchResult(
         dataset=study.params.dataset,
         command=shlex.join(experiment_command(study.best_settings())),

@@ -1,16 +1,21 @@
 """A study of Optuna in a file that several processes share."""
 
 import glob
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import optuna
 from filelock import FileLock, Timeout
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 
+from core_mlp.experiments.runner import changed_inputs
 from core_mlp.pipeline.errors import InputError, first_line
+
+# Of changed files in a message.
+MAX_NAMES = 3
 
 
 class KernelLock:
@@ -54,6 +59,39 @@ def open_study(path: Path, pruner: optuna.pruners.BasePruner) -> optuna.Study:
     except Exception as error:
         problem = f"corrupt: {first_line(error)}; delete it to start over"
         raise InputError(f"{path}: {problem}") from error
+
+
+def check_origin(
+    study: optuna.Study, path: Path, origin: Mapping[str, Any], tree: str
+) -> None:
+    """Checks what the trials of a study belong to; a new study records it.
+
+    Args:
+      study: The study.
+      path: Its file.
+      origin: What has to be the same, by what an error calls it.
+      tree: Git's tree of the workspace, to find what has changed.
+
+    Raises:
+      InputError: If something is not the same.
+    """
+    known = study.user_attrs.get("origin", origin)
+    for name, value in origin.items():
+        if known[name] != value:
+            raise InputError(
+                f"{path}: its trials are of another {name}{_changes(study, tree)}: "
+                "restore that, delete the file, or copy the space to a new name"
+            )
+    study.set_user_attr("origin", origin)
+    study.set_user_attr("tree", tree)
+
+
+def _changes(study: optuna.Study, tree: str) -> str:
+    """Returns the files that have changed since the last search, in brackets."""
+    with suppress(InputError):  # Git may have deleted the old ones.
+        if names := changed_inputs(study.user_attrs.get("tree", ""), tree):
+            return f" ({', '.join(names[:MAX_NAMES])})"
+    return ""
 
 
 class Workers:

@@ -10,10 +10,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from core_mlp.experiments.copies import Snapshot
 from core_mlp.experiments.runner import Outcome, Task, hash_inputs, say
-from core_mlp.experiments.shared_study import Workers, open_study
+from core_mlp.experiments.shared_study import Workers, check_origin, open_study
 from core_mlp.experiments.space import Space
 from core_mlp.experiments.trials import Trial
-from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.params import Params, load_params
 from core_mlp.reporting.search import TrialResult
 
@@ -55,24 +54,14 @@ class Study:
         with self._lock:
             pruner = optuna.pruners.SuccessiveHalvingPruner(first_rung, REDUCTION)
             self._study = open_study(self.path, pruner)
-            self._check_origin()
+            origin = {
+                "space": space.describe(),
+                "state of code, parameters and data": hash_inputs(self.snapshot.tree),
+            }
+            check_origin(self._study, self.path, origin, self.snapshot.tree)
         # After an interruption, the same seed would draw the same values again.
         seed = self.params.seed + len(self._study.get_trials(deepcopy=False))
         self._study.sampler = optuna.samplers.TPESampler(seed=seed)
-
-    def _check_origin(self) -> None:
-        origin = {
-            "space": self.space.describe(),
-            "state of code, parameters and data": hash_inputs(self.snapshot.tree),
-        }
-        known = self._study.user_attrs.get("origin", origin)
-        for name, value in origin.items():
-            if known[name] != value:
-                raise InputError(
-                    f"{self.path}: its trials are of another {name}: restore that, "
-                    f"delete the file, or copy {self.space.path} to a new name"
-                )
-        self._study.set_user_attr("origin", origin)
 
     def working(self) -> AbstractContextManager[None]:
         """Shows other processes that this one runs trials, in a `with` block."""

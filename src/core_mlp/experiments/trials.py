@@ -25,10 +25,6 @@ class TrainingRun:
         self.state_folder = STATES / digest[:16]
         self.metrics: dict[str, float] | None = None
 
-    def start(self, project: Path) -> None:
-        """Deletes the results that a copy has from its commit."""
-        (project / HISTORY).unlink(missing_ok=True)
-
     def is_hopeless(self, project: Path) -> bool:
         """Returns whether to stop the run."""
         return False
@@ -65,10 +61,7 @@ class Trial(TrainingRun):
 
     def is_hopeless(self, project: Path) -> bool:
         """Reports the epochs that have ended since the last call."""
-        try:
-            text = (project / HISTORY).read_text("utf-8")
-        except FileNotFoundError:  # No epoch has ended.
-            return False
+        text = (project / HISTORY).read_text("utf-8")
         for epoch in list(csv.DictReader(text.splitlines()))[self.num_epochs :]:
             self.num_epochs += 1
             self.trial.report(float(epoch["validation_accuracy"]), self.num_epochs)

@@ -141,7 +141,7 @@ def draw_trials(result: SearchResult) -> bytes:
     axes.step(numbers, best, where="post", color="0.5", label="best so far")
     axes.set_xlabel("trial")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=4)
     return to_png(figure)
 
 
@@ -160,7 +160,7 @@ def draw_parameter(result: SearchResult, key: str) -> bytes:
     except ValueError:  # Not numbers.
         _scatter(axes, trials, [shorten(text, MAX_NAME) for text in texts])
     axes.set_xlabel(key)
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=4)
     return to_png(figure)
 
 
