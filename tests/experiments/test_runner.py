@@ -229,7 +229,11 @@ def test_dvc_runs_an_experiment_in_a_copy_with_the_same_bytes(workspace, monkeyp
     assert outcome.error == ""
     assert outcome.run.params["seed"] == 70007
     again = ("dvc", "exp", "run", "--temp", "--force", "-S", seed)
-    expected = run(*again, cwd=workspace).split("Ran experiment(s): ")[1].split()[0]
+    expected = (
+        run(*again, "--downstream", "train", cwd=workspace)
+        .split("Ran experiment(s): ")[1]
+        .split()[0]
+    )
     refs = run("git", "for-each-ref", "--format=%(refname)", cwd=workspace).split()
     refs = {ref.split("/")[-1]: ref for ref in refs}
     trees = [f"{refs[name]}^{{tree}}" for name in (outcome.task.name, expected)]

@@ -200,13 +200,8 @@ RECIPE = {
 }
 
 
-@pytest.mark.parametrize(
-    "memory_budget",
-    [
-        pytest.param(4096, id="resident", marks=pytest.mark.slow),
-        pytest.param(0, id="streaming"),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("memory_budget", [4096, 0], ids=["resident", "streaming"])
 def test_a_recipe_resumes_with_the_same_bytes(digits, monkeypatch, memory_budget):
     epoch_data = train.input_pipeline.epoch_data
     monkeypatch.setattr(
