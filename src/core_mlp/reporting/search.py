@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from core_mlp.evaluation.plots import fixed_style, shorten
 from core_mlp.pipeline.files import write_csv, write_text
@@ -19,6 +19,8 @@ from core_mlp.reporting.sweep import selection_bias, to_png
 
 # What is drawn of a trial, by its outcome.
 MARKERS = {"finished": "o", "stopped": "x"}
+# A logarithmic axis of this range or more has a label for each power of ten only.
+MANY_LABELS = 200
 MAX_NAME = 20  # Characters of a value under an axis.
 
 
@@ -153,10 +155,14 @@ def draw_parameter(result: SearchResult, key: str) -> bytes:
     texts = [trial.settings[key] for trial in trials]
     figure, axes = _make_axes()
     try:
-        _scatter(axes, trials, [float(text) for text in texts])
+        values = [float(text) for text in texts]
+        _scatter(axes, trials, values)
         if key in result.log_scaled:
             axes.set_xscale("log")
+            is_wide = max(values) >= MANY_LABELS * min(values)
+            axes.xaxis.set_major_locator(LogLocator(subs=[1] if is_wide else [1, 2, 5]))
             axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
     except ValueError:  # Not numbers.
         _scatter(axes, trials, [shorten(text, MAX_NAME) for text in texts])
     axes.set_xlabel(key)
