@@ -14,8 +14,8 @@ from filelock import FileLock
 # Prepares the environment, as for a stage, before any test imports TensorFlow.
 import stages  # noqa: F401  # isort: skip
 
-# Processes that are forked from one with TensorFlow must not collect its garbage: the
-# end of a tf.data iterator waits for threads that they do not have.
+# A process forked from one that uses TensorFlow must not collect the parent's garbage:
+# destroying a tf.data iterator waits for threads that the child does not have.
 os.register_at_fork(after_in_child=gc.freeze)
 
 # TFDS reads this when it is imported: the tests prepare their own datasets.

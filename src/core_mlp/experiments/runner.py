@@ -307,7 +307,7 @@ class _Workers:
 def _watch(task: Task, process: subprocess.Popen, copy: Copy) -> bool:
     """Waits for a run; returns whether its observer has stopped it."""
     while process.poll() is None:
-        # Until an epoch has ended, the results are committed ones, which DVC restores.
+        # Until the first epoch ends, DVC may have restored the committed results.
         has_results = PROGRESS.search(_tail(log_of(task)))
         if has_results and task.observer.is_hopeless(copy.project):
             _kill(process)
