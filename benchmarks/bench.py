@@ -57,6 +57,20 @@ AUGMENTATION = {
         "torch",
     ),
 }
+CONVOLUTION = Setting(num_images=6_400, conv_filters=(32, 64), hidden_sizes=(128,))
+CONVOLUTION_BFLOAT16 = CONVOLUTION._replace(precision="bfloat16")
+CONVOLUTIONS = {
+    "ours": ("ours", CONVOLUTION, None),
+    "Keras fit": ("keras", CONVOLUTION, None),
+    "PyTorch eager, fused Adam": ("pytorch_fused", CONVOLUTION, "torch"),
+    "PyTorch compile, fused Adam": ("pytorch_compile", CONVOLUTION, "torch"),
+    # Takes a hundred times as long.
+    "JAX, lax.scan": ("jax_scan", CONVOLUTION._replace(num_images=640), "jax"),
+    "ceiling": ("ceiling", CONVOLUTION, None),
+    "ours, bfloat16": ("ours", CONVOLUTION_BFLOAT16, None),
+    "PyTorch eager, bfloat16": ("pytorch", CONVOLUTION_BFLOAT16, "torch"),
+    "ceiling, bfloat16": ("ceiling", CONVOLUTION_BFLOAT16, None),
+}
 LARGE = (2500, 2000, 1500, 1000, 500)
 OTHERS = {
     "batch 32": Setting(num_images=12_800, batch_size=32),
@@ -78,6 +92,7 @@ FOLDERS = {
 GROUPS = {
     "batch 128": DEFAULT,
     "augmented": AUGMENTATION,
+    "conv": CONVOLUTIONS,
     **{
         name: {"ours": ("ours", setting, None), "Keras fit": ("keras", setting, None)}
         for name, setting in OTHERS.items()

@@ -32,6 +32,7 @@ class Setting(NamedTuple):
     Attributes:
       num_images: Training images per epoch.
       batch_size: Images per step.
+      conv_filters: Filters of each 3 x 3 convolution, which halves the sides.
       hidden_sizes: Units of each hidden layer.
       precision: Type of the factors of matrix products.
       is_augmented: Whether the images are distorted by rotation, scale, shear and
@@ -41,6 +42,7 @@ class Setting(NamedTuple):
 
     num_images: int = 50_000
     batch_size: int = 128
+    conv_filters: tuple[int, ...] = ()
     hidden_sizes: tuple[int, ...] = (700, 500)
     precision: str = "float32"
     is_augmented: bool = False
@@ -48,13 +50,22 @@ class Setting(NamedTuple):
 
     @property
     def layer_sizes(self) -> list[int]:
-        """Number of input features, then the units of each layer."""
-        return [784, *self.hidden_sizes, NUM_CLASSES]
+        """Inputs of the first dense layer, then the units of each of them."""
+        side, channels = 28, 1
+        for num_filters in self.conv_filters:
+            side, channels = math.ceil(side / 2), num_filters
+        return [side * side * channels, *self.hidden_sizes, NUM_CLASSES]
 
     @property
     def flop_per_image(self) -> int:
         """FLOP of the matrix products; no gradient of the images is needed."""
         products = [a * b for a, b in itertools.pairwise(self.layer_sizes)]
+        side, channels = 28, [1, *self.conv_filters]
+        convolutions = []
+        for a, b in itertools.pairwise(channels):
+            convolutions.append(side * side * 9 * a * b)
+            side = math.ceil(side / 2)
+        products = [*convolutions, *products]
         return 6 * sum(products) - 2 * products[0]
 
 
@@ -85,8 +96,10 @@ def ours(setting: Setting) -> Iterator[float]:
     """Yields the rates that the train stage reports, for images in memory."""
     import tensorflow as tf
 
+    from core_mlp.training.device import set_up_device
     from core_mlp.training.input_pipeline import Chunk, epoch_permutation
 
+    set_up_device()
     examples = _examples(setting)
 
     def epoch_data(epoch):
@@ -100,8 +113,10 @@ def ours_streaming(setting: Setting) -> Iterator[float]:
     """Yields the rates for images that do not fit into the memory budget."""
     from core_mlp.pipeline.metadata import SplitInfo
     from core_mlp.pipeline.params import TrainParams
+    from core_mlp.training.device import set_up_device
     from core_mlp.training.input_pipeline import epoch_data
 
+    set_up_device()
     folder = Path("data/tfrecords/train")
     info = SplitInfo.read_split(folder)
     p = {"seed": 0, "batch_size": setting.batch_size, "memory_budget": 16}
@@ -122,14 +137,13 @@ def _train_ours(setting: Setting, epoch_data: Callable) -> Iterator[float]:
 
     from core_mlp.pipeline.params import TrainParams
     from core_mlp.training import loop, step
-    from core_mlp.training.device import set_up_device
     from core_mlp.training.model import MLP
     from core_mlp.training.optimizers import build_optimizer
 
-    set_up_device()
     model = MLP(
         setting.image_shape,
         setting.layer_sizes[1:],
+        conv_filters=setting.conv_filters,
         compute_dtype=tf.as_dtype(setting.precision),
         seed=0,
     )
@@ -190,10 +204,21 @@ def keras(setting: Setting) -> Iterator[float]:
             layers.RandomTranslation(2 / 28, 2 / 28, fill_mode="nearest"),
             layers.Flatten(),
         ]
+    convolutions = []
+    for num_filters in setting.conv_filters:
+        convolutions += [
+            keras.layers.Conv2D(num_filters, 3, padding="same"),
+            keras.layers.MaxPool2D(padding="same"),
+            keras.layers.ReLU(),
+        ]
+    if convolutions:
+        shape = keras.layers.Reshape([28, 28, 1])
+        convolutions = [shape, *convolutions, keras.layers.Flatten()]
     model = keras.Sequential(
         [
             keras.Input([784]),
             *augmentation,
+            *convolutions,
             *(keras.layers.Dense(n, activation="relu") for n in setting.hidden_sizes),
             keras.layers.Dense(NUM_CLASSES),
         ]
@@ -219,7 +244,18 @@ def pytorch(
     images, labels = map(torch.from_numpy, read_scaled(setting))
     layers = [nn.Linear(a, b) for a, b in itertools.pairwise(setting.layer_sizes)]
     between = [part for layer in layers for part in (layer, nn.ReLU())][:-1]
-    model = nn.Sequential(*between)
+    convolutions = []
+    for a, b in itertools.pairwise([1, *setting.conv_filters]):
+        convolutions += [
+            nn.Conv2d(a, b, 3, padding=1),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
+        ]
+    if convolutions:
+        convolutions = [nn.Unflatten(1, [1, 28, 28]), *convolutions, nn.Flatten()]
+    model = nn.Sequential(*convolutions, *between)
+    if convolutions:
+        model = model.to(memory_format=torch.channels_last)  # 1.4 times as fast.
     adam = torch.optim.Adam(
         model.parameters(), lr=LEARNING_RATE, eps=EPSILON, fused=fused
     )
@@ -293,8 +329,31 @@ def jax(setting: Setting, *, with_scan: bool = False) -> Iterator[float]:
         )
     ]
 
+    filters = [
+        initialize(jax.random.key(1), [3, 3, a, b])
+        for a, b in itertools.pairwise([1, *setting.conv_filters])
+    ]
+    parameters = {
+        "dense": parameters,
+        "filters": [(weights, jnp.zeros(weights.shape[3])) for weights in filters],
+    }
+
+    def pool(images):
+        return jax.lax.reduce_window(
+            images, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "SAME"
+        )
+
     def loss_fn(parameters, inputs, labels):
-        for index, (weights, bias) in enumerate(parameters):
+        if parameters["filters"]:
+            inputs = inputs.reshape(-1, 28, 28, 1)
+        for weights, bias in parameters["filters"]:
+            layout = ("NHWC", "HWIO", "NHWC")
+            inputs = jax.lax.conv_general_dilated(
+                inputs, weights, (1, 1), "SAME", dimension_numbers=layout
+            )
+            inputs = jax.nn.relu(pool(inputs) + bias)
+        inputs = inputs.reshape(len(inputs), -1)
+        for index, (weights, bias) in enumerate(parameters["dense"]):
             inputs = (jax.nn.relu(inputs) if index else inputs) @ weights + bias
         losses = -jnp.take_along_axis(
             jax.nn.log_softmax(inputs), labels[:, None], axis=1

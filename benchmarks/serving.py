@@ -38,7 +38,8 @@ def measure() -> dict[str, dict[str, float]]:
                 f"saved_model_cli run --dir {SAVED_MODEL} --tag_set serve "
                 f"--signature_def serving_default --inputs images={pictures}/one.npy"
             ),
-            "core-mlp predict": _predict(pictures),
+            "core-mlp predict": _predict(pictures, LITERT),
+            f"core-mlp predict --model {SAVED_MODEL}": _predict(pictures, SAVED_MODEL),
             "core-mlp demo, over HTTP": _demo(pictures / "00000.png"),
         }
 
@@ -59,12 +60,12 @@ def _command(command: str) -> dict[str, float]:
     return {"first answer, s": round(statistics.median(seconds), 2)}
 
 
-def _predict(pictures: Path) -> dict[str, float]:
-    one = _command(f"core-mlp predict {pictures}/00000.png")
+def _predict(pictures: Path, folder: Path) -> dict[str, float]:
+    one = _command(f"core-mlp predict --model {folder} {pictures}/00000.png")
     rates = {}
     for kind in ("predict", "predict_large"):
         output = subprocess.run(
-            [sys.executable, __file__, kind, pictures],
+            [sys.executable, __file__, kind, pictures, folder],
             check=True,
             capture_output=True,
             text=True,
@@ -125,14 +126,14 @@ def _time_model(kind: str, folder: Path) -> dict[str, float]:
     }
 
 
-def _time_predict(kind: str, pictures: Path) -> dict[str, float]:
+def _time_predict(kind: str, pictures: Path, model_folder: Path) -> dict[str, float]:
     """Times 10,000 images of the network's size, or 1,000 of 224 by 224 pixels."""
     import contextlib
     import io
 
     from core_mlp.serving import predict
 
-    model = predict.load_model(SAVED_MODEL)
+    model = predict.load_model(model_folder)
     rates = []
     folder = pictures / ("large" if kind == "predict_large" else "small")
     number = len(list(folder.iterdir()))
@@ -184,7 +185,7 @@ def _megabytes(folder: Path) -> float:
     return round(size / 1e6, 2)
 
 
-def _serve(kind: str, folder: Path) -> None:
+def _serve(kind: str, folder: Path, *others: Path) -> None:
     if kind == "png":
         _write_pictures(folder)
     elif kind == "float":
@@ -192,10 +193,10 @@ def _serve(kind: str, folder: Path) -> None:
 
         litert.convert(SAVED_MODEL, folder, quantize=False)
     elif kind.startswith("predict"):
-        print(json.dumps(_time_predict(kind, folder)))
+        print(json.dumps(_time_predict(kind, folder, *others)))
     else:
         print(json.dumps(_time_model(kind, folder)))
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], Path(sys.argv[2]))
+    _serve(sys.argv[1], *map(Path, sys.argv[2:]))

@@ -23,7 +23,7 @@ from core_mlp.results.evaluate import (
     Confusion,
     Mistake,
 )
-from core_mlp.serving import litert, saved_model
+from core_mlp.serving import answers, litert, saved_model
 from core_mlp.training.device import set_up_device
 
 TEST = Path("data/tfrecords/test")
@@ -36,9 +36,9 @@ def main() -> None:
     names = info.class_names
     images, labels = tfrecords.read_split(TEST, info)
     classify = saved_model.load_classifier(Path("models/saved_model"))
-    predicted, probabilities = saved_model.predict(classify, images)
+    predicted, probabilities = answers.predict(classify, images)
     classify = litert.load_classifier(Path("models/litert"))
-    litert_predicted, _ = saved_model.predict(classify, images)
+    litert_predicted, _ = answers.predict(classify, images)
 
     summary = metrics.summarize(labels, predicted, probabilities)
     summary["litert_accuracy"] = np.mean(litert_predicted == labels)

@@ -18,6 +18,7 @@ from core_mlp.pipeline import params
 from core_mlp.pipeline.files import atomic_output, write_csv
 from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.pipeline.stage import run_stage
+from core_mlp.pipeline.text import first_names, visible
 from core_mlp.results.preprocess import DataProblem, LabelCount
 
 RAW = Path("data/raw")
@@ -67,6 +68,13 @@ def main() -> None:
     for row in problems:
         if row.count:
             print(f"warning: {row.split}: {row.count:,} {row.problem}")
+    rare = soundness.rare_classes(train.labels[train.indices], names)
+    if rare:
+        named = visible(first_names(rare))
+        print(
+            f"warning: train: rarer than a tenth of the commonest class: {named}; see "
+            "test_balanced_accuracy"
+        )
     shown = train.indices[: plots.NUM_EXAMPLES]
     plots.draw_examples(
         PLOTS / "examples.png",

@@ -90,7 +90,7 @@ def changed(tmp_path_factory):
     )
     insert_after(
         model,
-        "enumerate(pairwise(sizes))\n            ]\n",
+        "            self.layers = [*convolutions, *dense]\n",
         BLOCKS["src/core_mlp/training/model.py: at the end of MLP.__init__"],
     )
     insert_after(

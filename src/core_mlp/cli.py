@@ -83,7 +83,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     model = argparse.ArgumentParser(add_help=False)
     model.add_argument(
-        "--model", type=Path, help="its folder; default: the project's own"
+        "--model", type=Path, help="its folder; default: models/litert of the project"
     )
 
     about = "compare two runs: writes report.md and report.html"
@@ -249,7 +249,7 @@ def run_model(args: argparse.Namespace) -> None:
     try:
         from core_mlp.serving import demo, predict
 
-        folder = args.model or find_project() / "models/saved_model"
+        folder = args.model or find_project() / "models/litert"
         model = predict.load_model(folder.expanduser())
     finally:
         os.dup2(stderr, 2)

@@ -222,7 +222,11 @@ def test_three_workers_stream_and_distort_to_the_same_bytes(
     digits_dir, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("STREAMED", "1")
-    changes = {"precision": "bfloat16", "augmentation": {"rotation": 10.0}}
+    changes = {
+        "conv_filters": [8],
+        "precision": "bfloat16",
+        "augmentation": {"rotation": 10.0},
+    }
     runs = []
     for run_name in ("first", "second"):
         folders = [

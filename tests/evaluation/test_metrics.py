@@ -37,6 +37,22 @@ def test_the_interval_of_the_guides_accuracy():
     assert (round(share.low, 3), round(share.high, 3)) == (0.976, 0.982)
 
 
+def test_balanced_accuracy_agrees_with_scikit_learn(answers):
+    labels, probabilities = answers
+    predicted = probabilities.argmax(axis=1)
+    # One class is rare, and one has no examples.
+    kept = (labels != 3) & ((labels != 1) | (np.arange(1000) < 50))
+    labels, predicted = labels[kept], predicted[kept]
+
+    found = scores.balanced_accuracy(labels, predicted)
+
+    expected = metrics.recall_score(
+        labels, predicted, average="macro", labels=[0, 1, 2, 4]
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert abs(found - np.mean(labels == predicted)) > 1e-3
+
+
 def test_mean_loss_agrees_with_scikit_learn(answers):
     labels, probabilities = answers
 

@@ -138,6 +138,8 @@ def test_the_code_deps_are_what_the_stage_imports(stage):
         ("src/core_mlp/distributed/local.py", set()),
         ("src/core_mlp/serving/saved_model.py", {"export", "evaluate"}),
         ("src/core_mlp/serving/litert.py", {"export", "evaluate"}),
+        ("src/core_mlp/serving/answers.py", {"export", "evaluate"}),
+        ("src/core_mlp/training/convolution.py", {"train", "export"}),
         ("src/core_mlp/serving/predict.py", set()),
         ("src/core_mlp/serving/drawings.py", set()),
         ("src/core_mlp/serving/demo.py", set()),

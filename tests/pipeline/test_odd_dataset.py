@@ -49,7 +49,7 @@ class OddPictures(tfds.core.GeneratorBasedBuilder):
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """A repository in which all stages have run: bfloat16, streaming, augmented."""
+    """A repository in which all stages have run: everything that a parameter adds."""
     folder = copy_repository(tmp_path_factory.mktemp("odd"))
     write_params(
         folder,
@@ -58,6 +58,7 @@ def repository(tmp_path_factory):
         precision="bfloat16",
         memory_budget=1,
         batch_size=97,
+        conv_filters=[4, 8],
         epochs=3,
         augmentation={"shift": 1.0, "elastic": 0.5, "horizontal_flip": True},
     )

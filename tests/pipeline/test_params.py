@@ -66,6 +66,8 @@ BAD_VALUES = [
     ("epochs", "1\nepochs: 2", 'duplicate key "epochs"'),
     ("epochs", "[1", "not valid YAML"),
     ("epochs", "\x07", "not valid YAML"),
+    ("conv_filters", "32", "conv_filters = 32: input should be a valid list"),
+    ("conv_filters", "[0]", "conv_filters.0 = 0: input should be greater than or"),
     ("hidden_sizes", "[700, 0]", "hidden_sizes.1 = 0: input should be greater than or"),
     ("hidden_sizes", "[700, wide]", "hidden_sizes.1 = 'wide': input should be a valid"),
     ("learning_rate", "0", "learning_rate = 0: input should be greater than or equal"),

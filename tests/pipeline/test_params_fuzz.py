@@ -74,10 +74,10 @@ def is_allowed(key, value):
         return type(value) is str and re.fullmatch(pattern, value) is not None
     if key == "precision":
         return value in ("float32", "bfloat16") and type(value) is str
-    if key == "hidden_sizes":
+    if key in ("hidden_sizes", "conv_filters"):
         return (
             type(value) is list
-            and len(value) <= 64
+            and len(value) <= (64 if key == "hidden_sizes" else 16)
             and all(is_int(size, 1, 65_536) for size in value)
         )
     if key in ("learning_rate", "epsilon", "beta_1", "beta_2"):

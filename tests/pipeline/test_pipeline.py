@@ -36,6 +36,7 @@ def test_the_pipeline_writes_what_the_readme_says(pipeline):
         "test_accuracy",
         "test_accuracy_low",
         "test_accuracy_high",
+        "test_balanced_accuracy",
         "test_loss",
         "test_calibration_error",
         "litert_accuracy",

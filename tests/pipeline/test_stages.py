@@ -191,6 +191,7 @@ def test_the_history_is_written_after_each_epoch(digits, monkeypatch):
 
 
 RECIPE = {
+    "conv_filters": [4],
     "epochs": 5,
     "schedule": "cosine",
     "weight_decay": 0.1,
@@ -484,3 +485,26 @@ def test_the_problems_of_the_data_are_counted(digits):
     assert "test,also in train,1" in lines
     assert "test,also in validation,2" in lines
     assert "test,missing classes,0" in lines
+
+
+def test_rare_classes_are_named(digits, capsys):
+    folder = digits / "data/raw/train"
+    info, images, labels = arrays.read_arrays(folder)
+    # More than a hundred images of most classes; the last few of 1, 3 and 4, none of 2.
+    kept = np.ones(len(labels), bool)
+    for label, number in {1: 3, 2: 0, 3: 4, 4: 5}.items():
+        of_class = np.flatnonzero(labels == label)
+        kept[of_class[: len(of_class) - number]] = False
+    images, labels = images[kept], labels[kept]
+    info = info.model_copy(update={"num_examples": len(labels)})
+    shutil.rmtree(folder)
+    arrays.write_arrays(folder, info, [(images, labels)])
+    write_params(digits, validation_size=50)
+
+    preprocess.main()
+
+    [line] = re.findall("(?m)^warning: train: rarer .*", capsys.readouterr().out)
+    assert line == (
+        "warning: train: rarer than a tenth of the commonest class: 1, 3, 4; see "
+        "test_balanced_accuracy"
+    )

@@ -132,6 +132,7 @@ def test_a_picture_that_was_replaced_is_refused(in_project):
         ("test_accuracy", "has test_accuracy = "),
         ("test_accuracy_low", "has test_accuracy_low = "),
         ("test_accuracy_high", "has test_accuracy_high = "),
+        ("test_balanced_accuracy", "differ in balanced accuracy"),
         ("test_calibration_error", "differ in calibration error"),
     ],
 )

@@ -199,6 +199,11 @@ def test_other_test_images_are_not_compared(clone):
         "They were tested on different images: main on 360 of sklearn_digits, longer "
         "on 360 of a"
     )
+    same_name = head._replace(test_split="f" * 32)
+    assert compare(base, same_name).reason.endswith(
+        "both on 360 of sklearn_digits, but its images or their split changed in "
+        "between"
+    )
     assert set(outcomes(other, found).values()) >= {"fail"}
     assert {row[3] for row in metric_rows(base, other, found)} == {""}
 

@@ -165,6 +165,7 @@ def counted(run, counts):
             "test_accuracy": value,
             "test_accuracy_low": low,
             "test_accuracy_high": high,
+            "test_balanced_accuracy": np.mean(np.diag(counts) / counts.sum(axis=1)),
             "test_calibration_error": 0.0,
         },
     )

@@ -47,7 +47,8 @@ def test_experiments_are_ranked_by_validation(clone):
 
     assert result.returncode == 0, result.stdout
     best = "\nBest by validation on {}: {}\nThe best of {} by"
-    assert best.format("sklearn_digits", "resized-run", "3 settings") in result.stdout
+    number = "3 settings (HEAD, the commit, is one)"
+    assert best.format("sklearn_digits", "resized-run", number) in result.stdout
     assert best.format("other", "other-images-run", "1 setting") in result.stdout
     text = (clone / "report.md").read_text()
     rows = re.findall(r"(?m)^\| (\S+) \| (\d) \| ([\d.]+) \| ([\d.]+) \|(.*)", text)

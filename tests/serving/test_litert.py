@@ -11,19 +11,28 @@ from ai_edge_litert.interpreter import Interpreter
 
 from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.metadata import NetworkInfo
-from core_mlp.serving import litert, saved_model
-from core_mlp.training.model import MLP
+from core_mlp.serving import answers, litert, saved_model
+from core_mlp.training.checkpoints import build_model
 
 SHAPE = (6, 5, 2)
-NETWORK = NetworkInfo(image_shape=SHAPE, hidden_sizes=[64], class_names=["a", "b", "c"])
 IMAGES = np.random.default_rng(0).integers(0, 256, [500, *SHAPE], np.uint8)
 
 
+@pytest.fixture(scope="module", params=[[], [8, 16]], ids=["dense", "convolutions"])
+def network(request):
+    return NetworkInfo(
+        image_shape=SHAPE,
+        conv_filters=request.param,
+        hidden_sizes=[64],
+        class_names=["a", "b", "c"],
+    )
+
+
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
+def source(network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("litert") / "saved_model"
-    classifier = saved_model.Classifier(MLP(SHAPE, [64, 3], seed=2), SHAPE)
-    saved_model.save_classifier(folder, classifier, NETWORK)
+    classifier = saved_model.Classifier(build_model(network, seed=2), SHAPE)
+    saved_model.save_classifier(folder, classifier, network)
     return folder
 
 
@@ -36,14 +45,14 @@ def models(source, tmp_path_factory):
     return folder / "False", folder / "True"
 
 
-def answers(classify):
-    return saved_model.predict(classify, IMAGES)
+def answer(classify):
+    return answers.predict(classify, IMAGES)
 
 
 def test_the_float_model_answers_as_the_saved_model(source, models):
-    expected, expected_probabilities = answers(saved_model.load_classifier(source))
+    expected, expected_probabilities = answer(saved_model.load_classifier(source))
 
-    classes, probabilities = answers(litert.load_classifier(models[0]))
+    classes, probabilities = answer(litert.load_classifier(models[0]))
 
     np.testing.assert_array_equal(classes, expected)
     np.testing.assert_allclose(probabilities, expected_probabilities, atol=1e-6)
@@ -52,9 +61,9 @@ def test_the_float_model_answers_as_the_saved_model(source, models):
 
 
 def test_the_quantized_model_is_close_and_smaller(source, models):
-    _, expected = answers(saved_model.load_classifier(source))
+    _, expected = answer(saved_model.load_classifier(source))
 
-    _, probabilities = answers(litert.load_classifier(models[1]))
+    _, probabilities = answer(litert.load_classifier(models[1]))
 
     difference = np.abs(probabilities - expected).max()
     assert 1e-6 < difference < 0.05
@@ -62,7 +71,7 @@ def test_the_quantized_model_is_close_and_smaller(source, models):
     assert sizes[1] < sizes[0]
 
 
-def test_the_signature_is_the_saved_models(models):
+def test_the_signature_is_the_saved_models(models, network):
     for folder in models:
         interpreter = Interpreter(str(folder / "model.tflite"))
         assert interpreter.get_signature_list() == {
@@ -74,7 +83,7 @@ def test_the_signature_is_the_saved_models(models):
         (image,) = interpreter.get_input_details()
         assert image["dtype"] is np.uint8
         assert image["shape_signature"].tolist() == [-1, *SHAPE]
-        assert NetworkInfo.read(folder / "network.json") == NETWORK
+        assert NetworkInfo.read(folder / "network.json") == network
 
 
 def test_another_process_writes_the_same_bytes(source, models, tmp_path):

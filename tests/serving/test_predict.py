@@ -4,19 +4,20 @@ import csv
 import io
 import json
 import os
+import shutil
 import socket
 import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT, draw_digit, try_to_run
+from helpers import ROOT, draw_digit, run, try_to_run
 from PIL import Image
 
 from core_mlp import cli
 from core_mlp.data.borders import border_pixels
 from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.metadata import NetworkInfo, SplitInfo
-from core_mlp.serving import predict, saved_model
+from core_mlp.serving import answers, litert, predict, saved_model
 from core_mlp.training.model import MLP
 
 NAMES = ("cat", "dog", "owl")
@@ -424,12 +425,12 @@ def test_the_formats_agree(ask, folder, tmp_path):
     )
 
     classify = saved_model.load_classifier(folder)
-    expected, probabilities = saved_model.predict(classify, images)
-    answers = json.loads(as_json)
+    expected, probabilities = answers.predict(classify, images)
+    found = json.loads(as_json)
     rows = list(csv.DictReader(io.StringIO(as_csv)))
     header, *lines = table.splitlines()
-    assert header.split() == list(rows[0]) == list(answers[0])
-    for number, answer in enumerate(answers):
+    assert header.split() == list(rows[0]) == list(found[0])
+    for number, answer in enumerate(found):
         assert answer["file"] == files[number]
         assert answer["inverted"] is False
         assert answer["class_1"] == NAMES[expected[number]]
@@ -439,7 +440,7 @@ def test_the_formats_agree(ask, folder, tmp_path):
         assert answer["class_2"] != answer["class_1"]
         values = [str(value) for value in answer.values()]
         assert list(rows[number].values()) == lines[number].split() == values
-    assert len(answers) == len(rows) == len(lines) == 3
+    assert len(found) == len(rows) == len(lines) == 3
 
 
 def test_what_was_inverted_is_said(ask, tmp_path):
@@ -474,6 +475,55 @@ def test_a_bad_option_is_refused_before_the_work(ask, tmp_path, arguments):
     assert str(code).startswith(f"error: {arguments[0]} {arguments[1]}: expected ")
     assert out == ""
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.fixture(scope="module")
+def quantized(folder, tmp_path_factory):
+    """The same model for LiteRT."""
+    target = tmp_path_factory.mktemp("litert") / "quantized"
+    litert.convert(folder, target, quantize=True)
+    return target
+
+
+def test_a_litert_model_answers_as_its_saved_model(ask, quantized, tmp_path):
+    rng = np.random.default_rng(2)
+    for number in range(20):
+        pixels = rng.integers(0, 256, [4, 3])
+        save(tmp_path / f"{number:02}.png", pixels.astype(np.uint8))
+    arguments = (tmp_path, "--format", "json", "--top", 3)
+
+    expected = json.loads(ask(*arguments)[1])
+    code, out, err = ask(*arguments, "--model", quantized)
+
+    assert (code, err) == (0, "")
+    for answer, of_saved_model in zip(json.loads(out), expected, strict=True):
+        assert answer["file"] == of_saved_model["file"]
+        assert answer["class_1"] == of_saved_model["class_1"]
+        assert answer["probability_1"] == pytest.approx(
+            of_saved_model["probability_1"], abs=0.01
+        )
+
+
+def test_a_litert_model_answers_without_tensorflow(quantized, tmp_path):
+    save(tmp_path / "a.png", np.zeros([9, 9]))
+    code = (
+        "import sys; from pathlib import Path; from core_mlp.serving import predict; "
+        f"model = predict.load_model(Path({str(quantized)!r})); "
+        "assert predict.predict_files(model, [Path('a.png')]); "
+        "assert 'tensorflow' not in sys.modules"
+    )
+
+    assert "a.png" in run("python", "-c", code, cwd=tmp_path)
+
+
+def test_a_corrupt_litert_model_is_one_line(ask, quantized, tmp_path):
+    shutil.copytree(quantized, tmp_path / "litert")
+    (tmp_path / "litert/model.tflite").write_bytes(b"not a model")
+
+    message = ask("a.png", "--model", "litert")[0]
+
+    assert message.startswith("error: litert/model.tflite: cannot be loaded: ")
+    assert "\n" not in message
 
 
 @pytest.mark.usefixtures("real_commands")

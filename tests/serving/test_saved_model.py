@@ -11,6 +11,7 @@ from helpers import try_to_run
 from core_mlp.data.images import normalize_images
 from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.metadata import NetworkInfo
+from core_mlp.serving import answers
 from core_mlp.serving import saved_model as serving
 from core_mlp.training.model import MLP
 
@@ -38,15 +39,13 @@ def load(folder):
 
 
 def test_the_saved_model_agrees_with_the_model_in_memory(model, saved_model):
-    answers = load(saved_model)(images=tf.constant(IMAGES))
+    found = load(saved_model)(IMAGES)
 
     logits = model(normalize_images(tf.constant(IMAGES)))
-    np.testing.assert_array_equal(answers["classes"], tf.argmax(logits, axis=1))
+    np.testing.assert_array_equal(found["classes"], tf.argmax(logits, axis=1))
+    np.testing.assert_allclose(found["probabilities"], tf.nn.softmax(logits), rtol=1e-6)
     np.testing.assert_allclose(
-        answers["probabilities"], tf.nn.softmax(logits), rtol=1e-6
-    )
-    np.testing.assert_allclose(
-        tf.reduce_sum(answers["probabilities"], axis=1), np.ones(20), rtol=1e-6
+        tf.reduce_sum(found["probabilities"], axis=1), np.ones(20), rtol=1e-6
     )
 
 
@@ -65,7 +64,7 @@ def test_the_saved_model_refuses_other_images(saved_model, images):
     classify = load(saved_model)
 
     with pytest.raises((TypeError, ValueError, tf.errors.InvalidArgumentError)):
-        classify(images=tf.constant(images))
+        classify(images)
 
 
 def test_a_process_without_our_code_can_use_the_saved_model(saved_model, tmp_path):
@@ -91,8 +90,7 @@ def test_a_process_without_our_code_can_use_the_saved_model(saved_model, tmp_pat
     assert "outputs['classes'] tensor_info:\n      dtype: DT_INT64" in shown
     assert "outputs['probabilities'] tensor_info:\n      dtype: DT_FLOAT" in shown
     assert answered.returncode == 0, answered.stdout
-    answers = load(saved_model)(images=tf.constant(IMAGES))
-    for key, answer in answers.items():
+    for key, answer in load(saved_model)(IMAGES).items():
         np.testing.assert_allclose(
             np.load(tmp_path / f"answers/{key}.npy"), answer, rtol=1e-6
         )
@@ -110,10 +108,10 @@ def test_the_saved_model_has_no_random_bytes(model, saved_model):
 
 
 def test_predictions_do_not_depend_on_the_batch_size(saved_model, monkeypatch):
-    expected = serving.predict(load(saved_model), IMAGES)
-    monkeypatch.setattr(serving, "BATCH_SIZE", 7)
+    expected = answers.predict(load(saved_model), IMAGES)
+    monkeypatch.setattr(answers, "evaluation_batch_size", lambda shape: 7)
 
-    predicted, probabilities = serving.predict(load(saved_model), IMAGES)
+    predicted, probabilities = answers.predict(load(saved_model), IMAGES)
 
     np.testing.assert_array_equal(predicted, expected[0])
     np.testing.assert_allclose(probabilities, expected[1], rtol=1e-6)

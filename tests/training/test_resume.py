@@ -374,6 +374,7 @@ def test_more_epochs_of_everything_at_once_do_too(digits, capsys, precision):
     check_that_more_epochs_have_the_bytes_of_a_run_from_scratch(
         digits,
         capsys,
+        conv_filters=[4],
         batch_size=128,
         precision=precision,
         weight_decay=0.1,

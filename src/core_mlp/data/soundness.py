@@ -1,4 +1,4 @@
-"""Exact duplicates, and other problems of a dataset."""
+"""Exact duplicates, rare classes, and other problems of a dataset."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -30,6 +30,21 @@ def summarize_images(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         is_constant = pixels == pixels[:channels] * (height * width)
         summaries[index] = int.from_bytes(digest, "little"), labels[index], is_constant
     return summaries
+
+
+def rare_classes(labels: np.ndarray, class_names: Sequence[str]) -> list[str]:
+    """Returns the classes, not missing, that are rarer than a tenth of the commonest.
+
+    >>> rare_classes(np.array([0] * 30 + [1] * 2 + [2] * 3), list("abcd"))
+    ['b']
+
+    Args:
+      labels: `[N]` int64.
+      class_names: Name of each class.
+    """
+    counts = np.bincount(labels, minlength=len(class_names))
+    is_rare = (counts > 0) & (10 * counts < counts.max())
+    return [class_names[index] for index in np.flatnonzero(is_rare)]
 
 
 def find_problems(

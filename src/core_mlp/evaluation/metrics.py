@@ -37,6 +37,7 @@ def summarize(
         "test_accuracy": accuracy.value,
         "test_accuracy_low": accuracy.low,
         "test_accuracy_high": accuracy.high,
+        "test_balanced_accuracy": balanced_accuracy(labels, predicted),
         "test_loss": mean_loss(labels, probabilities),
         "test_calibration_error": calibration_error(bins),
     }
@@ -59,6 +60,28 @@ def proportion(num_correct: int, count: int) -> Proportion:
         CONFIDENCE_LEVEL, method="wilson"
     )
     return Proportion(num_correct / count, float(low), float(high))
+
+
+def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """Computes the mean accuracy of the classes, of which each counts the same.
+
+    Classes without examples do not count. Always answering the commonest of K classes
+    gives 1 / K, however common it is.
+
+    >>> balanced_accuracy(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0]))
+    0.5
+
+    Args:
+      labels: `[N]` int64.
+      predicted: `[N]` int64.
+
+    References:
+      Brodersen et al., 2010: The balanced accuracy and its posterior distribution.
+    """
+    counts = np.bincount(labels)
+    num_correct = np.bincount(labels[predicted == labels], minlength=len(counts))
+    occurs = counts > 0
+    return float(np.mean(num_correct[occurs] / counts[occurs]))
 
 
 def mean_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:

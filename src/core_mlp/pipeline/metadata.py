@@ -117,10 +117,18 @@ class NetworkInfo(Metadata):
     """
 
     image_shape: ImageShape
+    conv_filters: tuple[Size, ...] = ()
     hidden_sizes: tuple[Size, ...]
     class_names: ClassNames
     border: Range | None = None
     drawing_side: Size | None = None
+
+    def write(self, path: Path) -> None:
+        """Writes the metadata, without convolutions if there are none."""
+        values = self.model_dump(mode="json")
+        if not self.conv_filters:
+            del values["conv_filters"]
+        write_json(path, values)
 
     @classmethod
     def of(cls, info: SplitInfo, parameters: Mapping[str, Any]) -> Self:

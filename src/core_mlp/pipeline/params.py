@@ -75,6 +75,7 @@ class TrainParams(StageParams):
     """Parameters of the train stage."""
 
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)]
+    conv_filters: Annotated[list[Size], Field(max_length=16)] = []
     hidden_sizes: Annotated[list[Size], Field(max_length=64)]
     batch_size: Annotated[int, Field(ge=1, le=2**20)]
     epochs: Annotated[int, Field(ge=1, le=100_000)]

@@ -2,9 +2,11 @@
 
 import sys
 import unicodedata
+from collections.abc import Sequence
 
 # Format characters that emoji, Arabic and Indic scripts need, and that hide nothing.
 HARMLESS_FORMAT_CHARACTERS = "\u200c\u200d"
+MAX_NAMES = 5
 
 
 def visible(text: str) -> str:
@@ -18,6 +20,16 @@ def visible(text: str) -> str:
     ('a\\x1b[31m b\\u202e', '日本 7')
     """
     return "".join(_visible_character(character) for character in text)
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Returns the first of the names, and how many more there are.
+
+    >>> first_names(["a", "b"]), first_names(list("abcdefg"))
+    ('a, b', 'a, b, c, d, e and 2 more')
+    """
+    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
 
 
 def print_any_text() -> None:

@@ -81,11 +81,7 @@ def compare(base: Run, head: Run) -> Comparison:
     if base.test_split != head.test_split:
         return Comparison(
             status="cannot be compared",
-            reason=(
-                f"They were tested on different images: {base.name} on {base.count:,} "
-                f"of {base.params['dataset']}, {head.name} on {head.count:,} of "
-                f"{head.params['dataset']}"
-            ),
+            reason=f"They were tested on different images: {_tell_apart(base, head)}",
             advice="compare runs on the same test split",
         )
     reason = ""
@@ -123,6 +119,16 @@ def compare(base: Run, head: Run) -> Comparison:
         fixed=sorted(base.mistakes.keys() - head.mistakes.keys()),
         broken=sorted(head.mistakes.keys() - base.mistakes.keys()),
     )
+
+
+def _tell_apart(base: Run, head: Run) -> str:
+    """Says how two test splits differ."""
+    of_base, of_head = (
+        f"{run.count:,} of {run.params['dataset']}" for run in (base, head)
+    )
+    if of_base == of_head:
+        return f"both on {of_base}, but its images or their split changed in between"
+    return f"{base.name} on {of_base}, {head.name} on {of_head}"
 
 
 def compare_seeds(

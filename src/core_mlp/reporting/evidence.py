@@ -122,6 +122,10 @@ def _check_test(run: Run) -> Iterator[str]:
     if expected_rows.keys() != {row.label for row in run.classes}:
         yield "plots/per_class.csv and plots/confusion.csv have different classes"
         return
+    balanced = np.mean([row.accuracy for row in expected_rows.values()])
+    # Earlier versions did not write it.
+    if not _is_equal(run.metrics.get("test_balanced_accuracy", balanced), balanced):
+        yield f"{EVALUATE} and plots/per_class.csv differ in balanced accuracy"
     for row in run.classes:
         if not _is_equal(row[1:], expected_rows[row.label][1:]):
             yield (

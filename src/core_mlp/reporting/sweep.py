@@ -90,12 +90,20 @@ def _mean(group: list[Run], metric: str) -> float:
 def describe_selection(ranked: list[list[Run]]) -> str:
     """Returns by how much choosing the best overstates its validation accuracy."""
     sd = bias = 0.0
-    runs = chain.from_iterable(ranked)
+    runs = list(chain.from_iterable(ranked))
     seeds = next((run for run in runs if len(run.results) > 1), None)
     if seeds:
         sd = statistics.stdev(r.metrics[ACCURACIES[0]] for r in seeds.results)
         bias = selection_bias(len(ranked), sd)
-    return render("sweep.txt", ranked=ranked, seeds=seeds, sd=sd, bias=bias)
+    with_commit = "HEAD" in [run.name for run in runs]
+    return render(
+        "sweep.txt",
+        ranked=ranked,
+        with_commit=with_commit,
+        seeds=seeds,
+        sd=sd,
+        bias=bias,
+    )
 
 
 def selection_bias(number: int, sd: float) -> float:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import center_of_mass
 
 from core_mlp.data.borders import border_pixels
 from core_mlp.sources.image_files import resize_image
@@ -36,7 +35,7 @@ def fit_drawing(
     if strokes is None:
         return None
     square = _fit_square(strokes, side)
-    shift = np.round(np.divide(size, 2) - center_of_mass(square)).astype(int)
+    shift = np.round(np.divide(size, 2) - _center_of_mass(square)).astype(int)
     top, left = np.clip(shift, 0, np.subtract(size, side))
     frame = np.zeros(size, np.uint8)
     frame[top : top + side, left : left + side] = square * (255 / square.max())
@@ -79,3 +78,10 @@ def _fit_square(strokes: Image.Image, side: int) -> np.ndarray:
     # The strokes are so thin that they were rounded to nothing.
     exact = strokes.convert("F").resize([side, side], Image.Resampling.BILINEAR)
     return np.asarray(exact)
+
+
+def _center_of_mass(square: np.ndarray) -> list[float]:
+    """Returns the mean row and column, weighted by ink."""
+    # SciPy has this, but takes half a second to import.
+    places = np.arange(len(square))
+    return [np.average(places, weights=square.sum(axis=axis)) for axis in (1, 0)]

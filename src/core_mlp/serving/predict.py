@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +15,7 @@ from core_mlp.pipeline.errors import InputError, first_line
 from core_mlp.pipeline.files import DECIMALS
 from core_mlp.pipeline.metadata import NetworkInfo
 from core_mlp.pipeline.text import visible
-from core_mlp.serving import saved_model
+from core_mlp.serving import answers, litert
 from core_mlp.serving.drawings import MID_GRAY, border_brightness, fit_drawing
 from core_mlp.sources.image_files import (
     FORMAT_NAMES,
@@ -35,11 +35,11 @@ class Model(NamedTuple):
     """An exported model.
 
     Attributes:
-      signature: `serving_default` of its SavedModel.
+      classify: Answers to images.
       network: The metadata that was exported with it.
     """
 
-    signature: Callable
+    classify: answers.Classify
     network: NetworkInfo
 
 
@@ -56,9 +56,20 @@ class Prepared(NamedTuple):
 
 
 def load_model(folder: Path) -> Model:
-    """Loads a SavedModel; raises InputError or OSError if it cannot be loaded."""
+    """Loads a LiteRT model or a SavedModel, without TensorFlow if it can.
+
+    Raises:
+      InputError: If there is no such model, or it cannot be loaded.
+      OSError: If its metadata cannot be read.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such model; `dvc repro` makes one")
+    if (folder / litert.MODEL).exists():
+        network = NetworkInfo.read(folder / litert.METADATA)
+        return Model(litert.load_classifier(folder), network)
+    # Imported here because TensorFlow takes seconds.
+    from core_mlp.serving import saved_model
+
     network = NetworkInfo.read(folder / saved_model.METADATA)
     return Model(saved_model.load_classifier(folder), network)
 
@@ -106,7 +117,7 @@ def is_unlike(trained: tuple[float, float], own: float) -> bool:
 
 def classify(model: Model, images: np.ndarray, *, top: int) -> list[dict[str, float]]:
     """Returns the `top` classes of `[N, H, W, C]` uint8 images, with probabilities."""
-    _, probabilities = saved_model.predict(model.signature, images)
+    _, probabilities = answers.predict(model.classify, images)
     best = np.argsort(-probabilities, stable=True)[:, :top]
     names = model.network.class_names
     return [
@@ -201,8 +212,8 @@ def predict_files(
         print(visible(f"error: {problem}"), file=sys.stderr)
     if not rows:
         return False
-    answers = classify(model, np.stack(images), top=top)
-    for row, answer in zip(rows, answers, strict=True):
+    found = classify(model, np.stack(images), top=top)
+    for row, answer in zip(rows, found, strict=True):
         for rank, (name, probability) in enumerate(answer.items(), start=1):
             row[f"class_{rank}"] = visible(name)
             row[f"probability_{rank}"] = probability

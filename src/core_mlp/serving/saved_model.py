@@ -1,17 +1,16 @@
 """The SavedModel: raw images in, classes and probabilities out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 
 from core_mlp.data.images import normalize_images
 from core_mlp.pipeline.errors import InputError, first_line
 from core_mlp.pipeline.files import atomic_output
 from core_mlp.pipeline.metadata import NetworkInfo
+from core_mlp.serving.answers import Classify
 
-BATCH_SIZE = 1000
 # TensorFlow's place for files that are not part of the graph.
 METADATA = "assets.extra/network.json"
 
@@ -56,34 +55,20 @@ def save_classifier(folder: Path, classifier: Classifier, network: NetworkInfo) 
         network.write(partial / METADATA)
 
 
-def load_classifier(folder: Path) -> Callable[..., dict[str, tf.Tensor]]:
+def load_classifier(folder: Path) -> Classify:
     """Loads the signature `serving_default` of a SavedModel.
-
-    Returns:
-      A function from the keyword `images` to a dict; see `Classifier.classify`.
 
     Raises:
       InputError: If it is missing or corrupt.
     """
     try:
-        return tf.saved_model.load(str(folder)).signatures["serving_default"]
+        signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
     # A corrupt graph makes TensorFlow raise almost anything.
     except Exception as error:
         raise InputError(f"{folder}: cannot be loaded: {first_line(error)}") from error
 
+    def classify(images):
+        answers = signature(images=tf.constant(images))
+        return {name: values.numpy() for name, values in answers.items()}
 
-def predict(
-    classify: Callable[..., dict[str, tf.Tensor]], images: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Classifies `[N, H, W, C]` uint8 images in batches, with a loaded signature.
-
-    Returns:
-      `[N]` int64 classes and `[N, num_classes]` float32 probabilities.
-    """
-    batches = [
-        classify(images=tf.constant(images[start : start + BATCH_SIZE]))
-        for start in range(0, len(images), BATCH_SIZE)
-    ]
-    classes = np.concatenate([batch["classes"] for batch in batches])
-    probabilities = np.concatenate([batch["probabilities"] for batch in batches])
-    return classes, probabilities
+    return classify

@@ -19,7 +19,7 @@ from core_mlp.pipeline.files import sha256
 from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.pipeline.params import PARAMS_FILE
 from core_mlp.pipeline.stage import exit_with_parent
-from core_mlp.pipeline.text import visible
+from core_mlp.pipeline.text import first_names, visible
 from core_mlp.sources.image_files import (
     FORMAT_NAMES,
     is_image_file,
@@ -45,7 +45,6 @@ TASK_FILES = 64
 TASK_BYTES = 2**20
 WINDOW_TASKS = 256
 MAX_PROBLEMS = 20
-MAX_NAMES = 5
 
 # Paths of images, by split and then by class.
 Images = dict[str, dict[str, list[str]]]
@@ -109,8 +108,8 @@ def _find_splits(listing: Listing, images: FilesByFolder) -> dict[str, str]:
             )
     if undivided := [top for top in tops if not kinds[top]]:
         raise InputError(
-            f"{root}: {_some(undivided)} beside {_some(sorted(divided))}: move each "
-            "class into train or test, or remove the folder"
+            f"{root}: {first_names(undivided)} beside {first_names(sorted(divided))}: "
+            "move each class into train or test, or remove the folder"
         )
     if images.get(""):
         _refuse_place(listing, images[""][0], f"images in {root}/train/CLASS only")
@@ -122,7 +121,9 @@ def _find_splits(listing: Listing, images: FilesByFolder) -> dict[str, str]:
             )
         splits[split] = top
     if "train" not in splits:
-        raise InputError(f"{root}: {_some(tops)}, but no folder train with images")
+        raise InputError(
+            f"{root}: {first_names(tops)}, but no folder train with images"
+        )
     return {split: splits[split] for split in ("train", "test") if split in splits}
 
 
@@ -155,7 +156,9 @@ def _find_classes(
             )
         empty.append(os.path.basename(folder))
     if empty:
-        print(visible(f"warning: {where}: no files in {_some(empty)}"), flush=True)
+        print(
+            visible(f"warning: {where}: no files in {first_names(empty)}"), flush=True
+        )
     return classes
 
 
@@ -180,21 +183,14 @@ def _warn_of_others(listing: Listing, others: FilesByFolder) -> None:
     if not others:
         return
     counts = [f"{len(others[f]):,} in {f or listing.root}" for f in sorted(others)]
-    count = sum(map(len, others.values()))
     example = str(listing.root / others[min(others)][0])
     print(
         visible(
-            f"warning: {count:,} files skipped, which are not {FORMAT_NAMES}: "
-            f"{_some(counts)}; such as {example!r}"
+            f"warning: skipped files that are not {FORMAT_NAMES}: "
+            f"{first_names(counts)}; such as {example!r}"
         ),
         flush=True,
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    """Returns the first of the names, and how many more there are."""
-    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
-    return ", ".join(names[:MAX_NAMES]) + more
 
 
 def read_splits(

@@ -17,18 +17,31 @@ def build_model(network: NetworkInfo, seed: int = 0, precision: str = "float32")
     """Builds a network with freshly initialized weights.
 
     Raises:
-      InputError: If it does not fit into memory.
+      InputError: If it does not fit into memory, or has too many convolutions for the
+        size of the images.
     """
+    num_halvings = len(network.conv_filters)
+    side = min(network.image_shape[:2])
+    if num_halvings and side <= 2 ** (num_halvings - 1):
+        height, width, _ = network.image_shape
+        allowed = f"at most {(side - 1).bit_length()}"
+        raise InputError(
+            f"conv_filters = {list(network.conv_filters)}: each convolution halves the "
+            f"sides of the images, so {height} x {width} pixels allow {allowed}"
+        )
     try:
         return MLP(
             image_shape=network.image_shape,
             output_sizes=[*network.hidden_sizes, len(network.class_names)],
+            conv_filters=network.conv_filters,
             compute_dtype=tf.as_dtype(precision),
             seed=seed,
         )
     except tf.errors.ResourceExhaustedError as error:
-        sizes = list(network.hidden_sizes)
-        raise InputError(f"hidden_sizes = {sizes}: does not fit into memory") from error
+        sizes = f"hidden_sizes = {list(network.hidden_sizes)}"
+        if network.conv_filters:
+            sizes = f"conv_filters = {list(network.conv_filters)}, {sizes}"
+        raise InputError(f"{sizes}: does not fit into memory") from error
 
 
 def write_checkpoint(folder: Path, model: MLP, network: NetworkInfo) -> None:

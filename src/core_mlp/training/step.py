@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 
 import tensorflow as tf
 
+from core_mlp.data.batches import evaluation_batch_size
 from core_mlp.data.images import normalize_images
 from core_mlp.pipeline.params import TrainParams
 from core_mlp.training.augmentation import augment
@@ -24,8 +25,6 @@ Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 Augment = Callable[..., tf.Tensor]
 # Selects one replica's elements along the last axis of a tensor.
 Share = Callable[[tf.Tensor], tf.Tensor]
-# Images per evaluation step; the result depends on it by rounding only.
-EVALUATION_BATCH_SIZE = 1000
 
 
 class Batch(NamedTuple):
@@ -190,16 +189,18 @@ def evaluate(
     model: tf.Module,
     examples: Examples,
     *,
-    batch_size: int = EVALUATION_BATCH_SIZE,
+    batch_size: int | None = None,
     share: Share = tf.identity,
 ) -> Sums:
     """Computes cross-entropy and correct predictions over a split, as float64 sums.
 
     Always uses this loss and undistorted images, so that settings can be compared. If
     `share` selects one replica's part of each batch, the sums are its contribution.
+    Batches are of `evaluation_batch_size` by default.
     """
     objective = Objective()
-    num_examples = examples.images.shape[0]
+    num_examples, *image_shape = examples.images.shape
+    batch_size = batch_size or evaluation_batch_size(image_shape)
     indices, weights = pad_to_batches(tf.range(num_examples), batch_size)
     batches = Batch(indices, weights).part(share)
     loss = tf.constant(0.0, tf.float64)
