@@ -295,6 +295,45 @@ def free_port():
         return server.getsockname()[1]
 
 
+WATCHED = """
+import os, signal, socket, sys, time
+from multiprocessing import Event
+from core_mlp.distributed import connection
+
+process, have_joined, are_done = os.getpid(), Event(), Event()
+server = socket.create_server(("127.0.0.1", 0))
+port = server.getsockname()[1]
+if os.fork() == 0:
+    server.close()
+    connection.watch_others(
+        [f"127.0.0.1:{port}"], process, have_joined=have_joined, are_done=are_done,
+        limit=60.0,
+    )
+time.sleep(1.5)
+server.close()
+if "joined" in sys.argv:
+    have_joined.set()
+time.sleep(3)
+server = socket.create_server(("127.0.0.1", port))
+have_joined.set()
+time.sleep(5)
+are_done.set()
+print("survived")
+"""
+
+
+def test_a_worker_may_be_unreachable_while_it_joins():
+    joining, joined = (
+        try_to_run("python", "-c", WATCHED, *arguments, cwd=ROOT)
+        for arguments in ((), ("joined",))
+    )
+
+    assert joining.returncode == 0, joining.stdout
+    assert "survived" in joining.stdout
+    assert joined.returncode == -signal.SIGKILL
+    assert ": has ended or cannot be reached: " in joined.stdout
+
+
 def test_fewer_than_two_workers_are_refused():
     with pytest.raises(InputError, match="N = 1: expected 2 or more workers"):
         local.run_workers(1, ["dvc", "repro"])

@@ -26,6 +26,9 @@ from core_mlp.results.train import EpochResult
 from core_mlp.training import resume
 
 PROBE_SECONDS = 1.0
+# A worker that joins cannot be reached for a moment: it has stopped listening, and
+# TensorFlow has not started to. Longer than this, it is lost.
+JOIN_SECONDS = 20.0
 SUM = tf.distribute.ReduceOp.SUM
 
 
@@ -154,15 +157,17 @@ def watch_others(
     signal.signal(signal.SIGINT, kill)
     signal.signal(signal.SIGTERM, kill)
     start = time.monotonic()
-    seen = set()
+    last_reached = {}
     while os.getppid() == process and not are_done.is_set():
+        patience = 0.0 if have_joined.is_set() else JOIN_SECONDS
+        now = time.monotonic()
         errors = {}
         for name in others:
             if error := probe(name):
                 errors[name] = error
             else:
-                seen.add(name)
-        lost = [name for name in errors if name in seen]
+                last_reached[name] = now
+        lost = [name for name in errors if now - last_reached.get(name, now) > patience]
         if are_done.is_set():
             break
         if lost:
