@@ -255,7 +255,7 @@ def pytorch(
         convolutions = [nn.Unflatten(1, [1, 28, 28]), *convolutions, nn.Flatten()]
     model = nn.Sequential(*convolutions, *between)
     if convolutions:
-        model = model.to(memory_format=torch.channels_last)  # 1.4 times as fast.
+        model = model.to(memory_format=torch.channels_last)  # Its fastest form.
     adam = torch.optim.Adam(
         model.parameters(), lr=LEARNING_RATE, eps=EPSILON, fused=fused
     )

@@ -49,7 +49,7 @@ class OddPictures(tfds.core.GeneratorBasedBuilder):
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """A repository in which all stages have run: everything that a parameter adds."""
+    """A repository in which all stages have run, with most options on."""
     folder = copy_repository(tmp_path_factory.mktemp("odd"))
     write_params(
         folder,

@@ -129,14 +129,10 @@ def test_bfloat16_is_for_the_factors_of_the_products_alone(channels, num_filters
     images = draw([5, 6, 7, channels])
     layer = Convolution(channels, num_filters, compute_dtype=tf.bfloat16, seed=[0, 0])
     layer.bias.assign(draw([num_filters], 1))
-
-    def convolve_in_bfloat16(images, filters, bias):
-        return model.bfloat16_convolution(images, filters, bias)
-
     upstream = draw([5, 6, 7, num_filters], 2)
     inputs = [images, tf.constant(layer.filters), tf.constant(layer.bias)]
     outputs, gradients = with_gradients(
-        convolve_in_bfloat16, *inputs, upstream=upstream
+        model.bfloat16_convolution, *inputs, upstream=upstream
     )
 
     def rounded(values):
