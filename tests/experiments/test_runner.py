@@ -166,6 +166,19 @@ def test_copies_of_a_process_that_was_killed_are_deleted_by_the_next(project):
     assert list(COPIES.iterdir()) == []
 
 
+@pytest.mark.parametrize("chosen", ["", "symlink"])
+def test_files_in_a_copy_are_links_into_the_cache(project, chosen):
+    """Otherwise, each of several jobs would copy all pictures."""
+    if chosen:
+        run("dvc", "config", "cache.type", chosen, cwd=project)
+        commit_all(project, "Links")
+
+    with make_copies(1) as [copy]:
+        found = run("dvc", "config", "cache.type", cwd=copy.project)
+
+    assert found == f"{chosen or 'reflink,hardlink,copy'}\n"
+
+
 @pytest.mark.parametrize("name", ["", "Ada"])
 def test_a_copy_has_an_identity_for_commits(project, monkeypatch, name):
     """A CI machine has none."""

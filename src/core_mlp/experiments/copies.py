@@ -19,6 +19,9 @@ from core_mlp.pipeline.errors import InputError
 from core_mlp.reporting.git import resolve, run_git
 
 COPIES = Path(".dvc/tmp/copies")
+# How DVC brings files from the cache into a copy, unless the user has chosen: the first
+# way that the file system knows. Linked pictures take no space, and less time.
+LINKS = ["reflink", "hardlink", "copy"]
 LOCK_NAME = "copy.lock"
 # Who makes an experiment's commit, if the user has not told Git, as on a CI machine.
 IDENTITY = {"user.name": "core-mlp", "user.email": "core-mlp@localhost"}
@@ -120,7 +123,10 @@ def make_copies(number: int) -> Iterator[list[Copy]]:
     COPIES.mkdir(parents=True, exist_ok=True)
     _delete_abandoned()
     with Repo() as repo:
-        cache = Path(repo.cache.local_cache_dir).resolve()
+        cache = {
+            "dir": str(Path(repo.cache.local_cache_dir).resolve()),
+            "type": ",".join(repo.config["cache"].get("type") or LINKS),
+        }
     hidden = Path(tempfile.mkdtemp(prefix="new-", dir=COPIES))
     with FileLock(hidden / LOCK_NAME):
         # `_delete_abandoned` in another process must not see it before it is locked.
@@ -141,7 +147,8 @@ def _delete_abandoned() -> None:
             pass  # In use, or just deleted by another process.
 
 
-def _clone(folder: Path, cache: Path) -> Copy:
+def _clone(folder: Path, cache: dict[str, str]) -> Copy:
+    """Clones the repository; `cache` has the settings of DVC's cache in the clone."""
     from dvc.config import Config
 
     top = Path(run_git("rev-parse", "--show-toplevel").decode().strip())
@@ -160,5 +167,5 @@ def _clone(folder: Path, cache: Path) -> Copy:
     if local.exists():
         shutil.copy2(local, dvc_folder)
     with Config(str(dvc_folder), validate=False).edit("local") as settings:
-        settings.setdefault("cache", {})["dir"] = str(cache)
+        settings.setdefault("cache", {}).update(cache)
     return Copy(folder, project)
