@@ -89,17 +89,18 @@ $(DEV_STAMP): $(STAMP)
 NEW := .venv/locks
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal \
   --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
+DEV_EXTRAS := --extra dev --extra demo --extra suspects
 
 lock: setup-dev
 	mkdir -p $(NEW)
 	cat requirements*.lock > $(NEW)/all
-	$(COMPILE) --extra dev --extra demo --extra gpu --output-file $(NEW)/all $(UPGRADE)
+	$(COMPILE) $(DEV_EXTRAS) --extra gpu --output-file $(NEW)/all $(UPGRADE)
 	for name in requirements requirements-gpu requirements-dev; do \
 	  cp $(NEW)/all $(NEW)/$$name.lock || exit; \
 	done
 	$(COMPILE) --output-file $(NEW)/requirements.lock
 	$(COMPILE) --extra gpu --output-file $(NEW)/requirements-gpu.lock
-	$(COMPILE) --extra dev --extra demo --output-file $(NEW)/$(DEV_LOCK) \
+	$(COMPILE) $(DEV_EXTRAS) --output-file $(NEW)/$(DEV_LOCK) \
 	  $$(grep -Fxf $(NEW)/requirements.lock $(NEW)/all \
 	    | sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p')
 	mv $(NEW)/*.lock .

@@ -298,6 +298,6 @@ def test_each_package_is_in_the_lock_file_of_those_who_need_it():
         return {re.sub(r"[-_.]+", "-", name).lower() for name in found}
 
     assert names(project["dependencies"]) <= base
-    assert names([*extras["dev"], *extras["demo"]]) <= base | dev
+    assert names([*extras["dev"], *extras["demo"], *extras["suspects"]]) <= base | dev
     assert {"ruff", "pytest", "gradio", "uv"} & base == set()
     assert any(name.startswith("nvidia-") for name in gpu - base)

@@ -169,6 +169,19 @@ def parse_arguments() -> argparse.Namespace:
     how.add_argument("--queue", action="store_true", help="queue it, do not run it")
     how.add_argument("--seeds", type=int, metavar="N", help="run the seeds 1 to N")
 
+    suspects = commands.add_parser(
+        "suspects",
+        help="find labels that are probably wrong: writes suspects.html",
+        parents=[jobs],
+    )
+    suspects.add_argument(
+        "--folds",
+        type=at_least_one,
+        default=5,
+        metavar="K",
+        help="how many models to train, each without one fold; default: 5",
+    )
+
     push = commands.add_parser("push", help="push results and DVC's whole run cache")
     push.add_argument("--remote", help="name of the DVC remote; default: DVC's own")
 
@@ -288,6 +301,10 @@ def run_experiments(args: argparse.Namespace) -> None:
                 apply=args.apply,
                 name=args.save,
             )
+        case "suspects":
+            from core_mlp.experiments.suspects import run_suspects
+
+            run_suspects(args.folds, jobs=args.jobs)
         case "same":
             same.compare_outputs(args.base)
         case "recipe":

@@ -23,12 +23,12 @@ from core_mlp.experiments.trials import HISTORY, TrainingRun
 from core_mlp.pipeline.errors import InputError
 from core_mlp.training import threads
 
-# Stands in for `python -m core_mlp.experiments.child ... exp run --name NAME`: makes
-# an experiment whose commit has a file with the settings.
+# Stands in for `python -m core_mlp.experiments.child ... dvc exp run --name NAME`:
+# makes an experiment whose commit has a file with the settings.
 STAND_IN = """\
 #!/bin/sh
 set -e
-name=$8; shift 8
+name=$9; shift 9
 echo "Epoch 1/2: $*, 5 images/s"
 case "$*" in
   *bad*) echo 'WARNING: a log'; echo 'error: params.yaml: bad'; echo 'ERROR: DVC'

@@ -19,8 +19,8 @@ from core_mlp.experiments.study import Study
 from core_mlp.pipeline.errors import InputError
 from core_mlp.reporting.search import HTML, MARKDOWN
 
-# Stands in for `python -m core_mlp.experiments.child PID CORES exp run --name NAME
-# -S KEY=VALUE ... train`: "trains" nine epochs, best at a learning rate of 0.001.
+# Stands in for `python -m core_mlp.experiments.child PID CORES dvc exp run --name
+# NAME -S KEY=VALUE ... train`: "trains" nine epochs, best at a learning rate of 0.001.
 STAND_IN = f"""\
 #!{sys.executable}
 import json, math, os, pathlib, sys, time

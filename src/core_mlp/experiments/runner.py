@@ -61,21 +61,32 @@ class Task(NamedTuple):
       settings: What it changes in params.yaml, each as KEY=VALUE.
       observer: Follows the run. If there is one, only train and the stages before it
         run, and the results stay in the copy.
+      program: A module and its arguments, which run in place of DVC. The task has an
+        observer then, and no settings.
     """
 
     label: str
     snapshot: Snapshot
     settings: tuple[str, ...]
     observer: Observer | None = None
+    program: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """The experiment's name: the same for the same files and settings."""
-        settings = sorted(self.settings)
-        content = "\n".join([hash_inputs(self.snapshot.tree), *settings])
+        words = [*sorted(self.settings), *self.program]
+        content = "\n".join([hash_inputs(self.snapshot.tree), *words])
         digest = hashlib.sha256(content.encode()).hexdigest()[:10]
-        words = re.sub(r"\W+", "-", "-".join(settings).replace(".", "_"))
-        return f"{words[:MAX_NAME]}-{digest}"
+        readable = re.sub(r"\W+", "-", "-".join(words).replace(".", "_"))
+        return f"{readable[:MAX_NAME]}-{digest}"
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What runs in a copy: a module and its arguments."""
+        if self.program:
+            return self.program
+        command = ("dvc", "exp", "run", "--name", self.name, *to_options(self.settings))
+        return (*command, "train") if self.observer else command
 
 
 class Outcome(NamedTuple):
@@ -268,12 +279,10 @@ class _Workers:
         copy.reset(task.snapshot)
         command = [
             "python", "-m", "core_mlp.experiments.child", str(os.getpid()),
-            ",".join(map(str, cores)), "exp", "run", "--name", task.name,
-            *to_options(task.settings),
+            ",".join(map(str, cores)), *task.command,
         ]  # fmt: skip
         variables = {threads.VARIABLE: str(threads.num_threads())}
         if task.observer:
-            command.append("train")
             variables["CORE_MLP_STATE_DIR"] = str(task.observer.state_folder.resolve())
         log = log_of(task)
         with log.open("wb") as file:

@@ -1,0 +1,205 @@
+"""Labels that are probably wrong: a stand-in for the models, and a real one."""
+
+import csv
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import ROOT, commit_all, core_mlp, write_params
+
+from core_mlp.data.tfrecords import read_split
+from core_mlp.experiments.suspects import run_suspects
+from core_mlp.pipeline.errors import InputError
+from core_mlp.pipeline.metadata import SplitInfo
+from core_mlp.reporting import suspects as report
+from core_mlp.results.suspects import HeldOut
+from core_mlp.serving import held_out
+
+# Stands in for `python -m core_mlp.experiments.child PID CORES
+# core_mlp.serving.held_out NUMBER NUM_FOLDS`: a model that is sure of the true class of
+# each image, which is its index modulo 3. Labels of some images are others.
+STAND_IN = f"""\
+#!{sys.executable}
+import os, pathlib, sys
+import numpy as np
+program, number, num_folds = sys.argv[5:]
+assert program == "core_mlp.serving.held_out", sys.argv
+notes = pathlib.Path(os.environ["STAND_INS"])
+with open(notes / "folds", "a") as file:
+    file.write(f"{{number}} of {{num_folds}}\\n")
+if (notes / f"fails{{number}}").exists():
+    sys.exit("error: training diverged")
+print("Epoch 1/1: 9 images/s", flush=True)
+indices = np.arange(int(number) - 1, 60, int(num_folds))
+labels, classes = indices % 3, indices % 3
+labels = np.where(indices == 7, 2, labels)
+labels = np.where(indices == 20, 0, labels)
+probabilities = np.full([len(indices), 3], 0.02, np.float32)
+probabilities[np.arange(len(indices)), classes] = 0.96
+probabilities[indices == 20] = [0.001, 0.001, 0.998]
+images = np.broadcast_to(indices[:, None, None, None], [len(indices), 2, 3, 1])
+np.savez("held_out.npz", labels=labels, probabilities=probabilities,
+         names=[f"{{i}}<i>\\x1b.png" for i in indices],
+         contradicted=images[classes != labels].astype(np.uint8),
+         class_names=["a", "<b>&", "c"])
+"""
+
+pytest.importorskip("cleanlab", reason="needs cleanlab: `make setup-dev`")
+
+
+@pytest.fixture
+def data(project):
+    """A project that has parameters."""
+    write_params(project)
+    (project / "dvc.yaml").write_text("stages: {}\n")
+    shutil.copy(ROOT / ".gitignore", project)
+    commit_all(project, "Parameters")
+    return project
+
+
+def folds_of(notes):
+    """Returns the folds that the stand-ins were asked about, sorted."""
+    path = notes / "folds"
+    return sorted(path.read_text().splitlines()) if path.exists() else []
+
+
+def rows_of(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_wrong_labels_are_listed_the_most_suspicious_first(data, capsys):
+    run_suspects(3, jobs=2)
+
+    assert rows_of(report.CSV) == [
+        {
+            "file": "20<i>\\x1b.png",
+            "label": "a",
+            "predicted": "c",
+            "confidence": "0.998",
+            "label_confidence": "0.001",
+        },
+        {
+            "file": "7<i>\\x1b.png",
+            "label": "c",
+            "predicted": "<b>&",
+            "confidence": "0.96",
+            "label_confidence": "0.02",
+        },
+    ]
+    printed = capsys.readouterr().out
+    assert "2 of 60 labels are contradicted with confidence; models" in printed
+    assert "predicted 96.67 % of all" in printed
+    page = report.HTML.read_text("utf-8")
+    assert page.count("<img") == 2
+    assert page.index("20&lt;i&gt;\\x1b.png") < page.index("7&lt;i&gt;\\x1b.png")
+    assert "predicted: <b>&lt;b&gt;&amp;</b>" in page
+    assert "<i>" not in page
+
+
+def test_each_picture_is_the_one_that_is_named(data, monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        report, "thumbnail", lambda image: shown.append(image) or "picture"
+    )
+
+    run_suspects(3)
+
+    assert [image.ravel().tolist() for image in shown] == [[20] * 6, [7] * 6]
+
+
+def test_the_page_is_limited_and_says_so(data, monkeypatch):
+    monkeypatch.setattr(report, "MAX_SHOWN", 1)
+
+    run_suspects(3)
+
+    page = report.HTML.read_text("utf-8")
+    assert page.count("<img") == 1
+    assert "the first 1; suspects.csv has all" in page
+    assert len(rows_of(report.CSV)) == 2
+
+
+def test_the_same_command_goes_on_where_it_was_interrupted(data, notes):
+    (notes / "fails2").touch()
+    with pytest.raises(InputError, match=r"^fold 2 of 3: error: training diverged; "):
+        run_suspects(3)
+    (notes / "fails2").unlink()
+    assert folds_of(notes) == ["1 of 3", "2 of 3", "3 of 3"]
+    assert not report.CSV.exists()
+
+    run_suspects(3)
+
+    assert folds_of(notes) == ["1 of 3", "2 of 3", "2 of 3", "3 of 3"]
+    first = report.CSV.read_bytes()
+    run_suspects(3)
+    assert len(folds_of(notes)) == 4
+    assert report.CSV.read_bytes() == first
+    # Other parameters are other models.
+    write_params(data, epochs=2)
+    run_suspects(3)
+    assert len(folds_of(notes)) == 7
+    assert len(list(Path(".dvc/tmp/suspects").glob("*/"))) == 1
+
+
+def test_what_is_missing_or_impossible_is_said_before_anything_runs(
+    data, notes, monkeypatch
+):
+    result = core_mlp("suspects", "--folds", "1", cwd=data)
+    assert result.returncode == 1
+    assert result.stdout == "error: --folds 1: expected 2 or more\n"
+
+    monkeypatch.setitem(sys.modules, "cleanlab.filter", None)
+    result = core_mlp("suspects", cwd=data)
+    assert result.returncode == 1
+    assert result.stdout == (
+        "error: core-mlp suspects needs cleanlab: run `make setup-dev` or `pip install "
+        "cleanlab`\n"
+    )
+    assert folds_of(notes) == []
+
+
+def test_a_model_is_asked_about_images_that_it_has_not_seen(
+    digits_dir, tmp_path, monkeypatch
+):
+    from stages import train
+
+    folder = shutil.copytree(digits_dir, tmp_path / "digits")
+    monkeypatch.chdir(folder)
+    splits = [Path("data/tfrecords", split) for split in ("train", "validation")]
+    parts = [read_split(split, SplitInfo.read_split(split)) for split in splits]
+    monkeypatch.setattr(held_out, "make_splits", lambda: None)
+    monkeypatch.setattr(held_out, "train", train.main)
+    monkeypatch.setattr(sys, "argv", ["held_out", "2", "4"])
+
+    held_out.main()
+
+    found = HeldOut.read(Path("held_out.npz"))
+    num_all = sum(len(labels) for _, labels in parts)
+    assert len(found.labels) == pytest.approx(num_all / 4, abs=1)
+    trained_on, _ = read_split(splits[0], SplitInfo.read_split(splits[0]))
+    assert len(trained_on) == num_all - len(found.labels)
+    images, labels = [], []
+    for name in found.names:
+        split, index = name.split()
+        part = parts[["train", "validation"].index(split)]
+        images.append(part[0][int(index)])
+        labels.append(part[1][int(index)])
+    assert found.labels.tolist() == labels
+    seen = {image.tobytes() for image in trained_on}
+    assert not seen & {image.tobytes() for image in images}
+    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1.0, rtol=1e-5)
+    wrong = found.probabilities.argmax(axis=1) != labels
+    assert 0 < wrong.sum() < len(labels)
+    np.testing.assert_array_equal(found.contradicted, np.array(images)[wrong])
+
+
+@pytest.mark.slow
+def test_wrong_labels_are_found_in_the_real_pipeline(workspace):
+    result = core_mlp("suspects", "--folds", "2", "--jobs", "2", cwd=workspace)
+
+    assert result.returncode == 0, result.stdout
+    assert "fold 2 of 2: " in result.stdout
+    assert rows_of(workspace / report.CSV)
+    assert core_mlp("suspects", "--folds", "2", cwd=workspace).returncode == 0
