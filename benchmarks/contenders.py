@@ -445,8 +445,10 @@ def ours_folder(setting: Setting) -> Iterator[float]:
         with tempfile.TemporaryDirectory() as out:
             found = listing.list_folder(folder.parent, folder.name)
             images = folders.find_images(found)
-            for split, info, batches in folders.read_splits(images, "x", None, None):
-                arrays.write_arrays(Path(out, split), info, batches)
+            for name, info, batches, files in folders.read_splits(
+                images, found.root, "x", None, None
+            ):
+                arrays.write_arrays(Path(out, name), info, batches, files)
 
     return time_epochs(setting, fetch)
 

@@ -17,6 +17,7 @@ from core_mlp.evaluation.mistakes import draw_mistakes
 from core_mlp.pipeline.files import write_csv, write_json
 from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.pipeline.stage import run_stage
+from core_mlp.pipeline.text import visible
 from core_mlp.results.evaluate import (
     CalibrationBin,
     ClassAccuracy,
@@ -35,6 +36,7 @@ def main() -> None:
     info = SplitInfo.read_split(TEST)
     names = info.class_names
     images, labels = tfrecords.read_split(TEST, info)
+    files = tfrecords.read_files(TEST, info)
     classify = saved_model.load_classifier(Path("models/saved_model"))
     predicted, probabilities = answers.predict(classify, images)
     classify = litert.load_classifier(Path("models/litert"))
@@ -62,6 +64,7 @@ def main() -> None:
             label=names[labels[index]],
             predicted=names[predicted[index]],
             confidence=confidences[index],
+            file=visible(files[index]) if files else None,
         )
         for index in np.flatnonzero(~is_correct)
     ]

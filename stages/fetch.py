@@ -2,7 +2,7 @@
 
 Reads data/source/ and its parameters. Writes data/provenance/fetch.json and data/raw/:
 images.npy, labels.npy and info.json of the train split and, if there is one, the test
-split.
+split; for a folder of images, also files.npy.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,6 @@ from pathlib import Path
 from core_mlp.data import arrays
 from core_mlp.pipeline import params
 from core_mlp.pipeline.files import atomic_output
-from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.pipeline.stage import run_stage
 from core_mlp.sources import folders, listing, tfds
 
@@ -25,19 +24,20 @@ def main() -> None:
     with atomic_output(RAW) as partial:
         partial.mkdir()
         scratch_dir = partial.with_name("prepared")  # It is deleted with the rest.
-        for split, info, batches in read_dataset(p, scratch_dir):
-            arrays.write_arrays(partial / split, info, batches)
+        for name, info, batches, files in read_dataset(p, scratch_dir):
+            arrays.write_arrays(partial / name, info, batches, files)
             size = f"{info.num_examples:,} images of {list(info.image_shape)}"
-            print(f"{split}: {size}", flush=True)
+            print(f"{name}: {size}", flush=True)
 
 
-def read_dataset(
-    p: params.FetchParams, scratch_dir: Path
-) -> Iterator[tuple[str, SplitInfo, arrays.Batches]]:
-    """Returns each split of a folder or TFDS dataset, with metadata and batches."""
-    images = folders.find_images(listing.list_folder(SOURCE, p.dataset))
+def read_dataset(p: params.FetchParams, scratch_dir: Path) -> Iterator[arrays.Split]:
+    """Returns each split of a folder or TFDS dataset."""
+    folder = listing.list_folder(SOURCE, p.dataset)
+    images = folders.find_images(folder)
     if images:
-        return folders.read_splits(images, p.dataset, p.image_size, p.channels)
+        return folders.read_splits(
+            images, folder.root, p.dataset, p.image_size, p.channels
+        )
     builder, archives, shape = tfds.find_dataset(
         p.dataset, SOURCE, p.image_size, p.channels
     )

@@ -33,12 +33,14 @@ class Part(NamedTuple):
       images: `[N, H, W, C]` uint8, memory-mapped.
       labels: `[N]` int64.
       summaries: `[N]` records, from `soundness.summarize_images`.
+      files: `[N]` bytes, paths of the images' files; None if there are none.
       indices: `[M]` integers.
     """
 
     images: np.ndarray
     labels: np.ndarray
     summaries: np.ndarray
+    files: np.ndarray | None
     indices: np.ndarray
 
 
@@ -55,7 +57,12 @@ def main() -> None:
     for split, part in parts.items():
         with atomic_output(RECORDS / split, tf.errors.OpError) as partial:
             tfrecords.write_split(
-                partial, infos[split], part.images, part.labels, indices=part.indices
+                partial,
+                infos[split],
+                part.images,
+                part.labels,
+                files=part.files,
+                indices=part.indices,
             )
         counts = np.bincount(part.labels[part.indices], minlength=len(names))
         for name, count in zip(names, counts.tolist(), strict=True):
@@ -91,6 +98,7 @@ def divide(p: params.PreprocessParams) -> tuple[SplitInfo, dict[str, Part]]:
     is held out of train, and equal images may be in both.
     """
     info, images, labels = arrays.read_arrays(RAW / "train")
+    files = arrays.read_files(RAW / "train")
     summaries = soundness.summarize_images(images, labels)
     has_test = (RAW / "test").exists()
     if has_test:
@@ -100,13 +108,14 @@ def divide(p: params.PreprocessParams) -> tuple[SplitInfo, dict[str, Part]]:
         keys = summaries["hash"]
         sizes = {"test": p.test_size, "validation": p.validation_size}
     parts = {
-        split: Part(images, labels, summaries, indices)
+        split: Part(images, labels, summaries, files, indices)
         for split, indices in splits.hold_out(keys, sizes).items()
     }
     if has_test:
         _, images, labels = arrays.read_arrays(RAW / "test")
+        files = arrays.read_files(RAW / "test")
         summaries = soundness.summarize_images(images, labels)
-        parts["test"] = Part(images, labels, summaries, np.arange(len(labels)))
+        parts["test"] = Part(images, labels, summaries, files, np.arange(len(labels)))
     return info, {split: parts[split] for split in ("train", "validation", "test")}
 
 

@@ -1,5 +1,7 @@
 """TFRecords: encoded, written, read, and refused if another shape or schema."""
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -87,6 +89,22 @@ def test_the_same_split_gives_the_same_bytes(split, tmp_path_factory):
 
     for path in split.iterdir():
         assert path.read_bytes() == (folder / path.name).read_bytes()
+
+
+def test_a_split_gives_the_names_of_its_files_back(tmp_path, split):
+    images, labels = random_split()
+    names = [f"dog/{index}.png" for index in range(49)] + ["ü,\n\udcff.png"]
+    files = np.array([os.fsencode(name) for name in names])
+    indices = np.arange(49, -1, -2)
+
+    folder = tmp_path / "files"
+    tfrecords.write_split(folder, INFO, images, labels, files=files, indices=indices)
+
+    info = SplitInfo.read_split(folder)
+    assert len(info.sha256) == 2
+    assert tfrecords.read_files(folder, info) == names[::-2]
+    np.testing.assert_array_equal(tfrecords.read_split(folder, info)[0], images[::-2])
+    assert tfrecords.read_files(split, SplitInfo.read_split(split)) is None
 
 
 def stream(folder, chunk_size=20, seed=(7, 1), buffer_size=10):

@@ -20,6 +20,13 @@ class Share(NamedTuple):
     share: float
 
 
+class Named(NamedTuple):
+    """A row with a column that may be left out."""
+
+    label: str
+    file: str | None = None
+
+
 @pytest.fixture(params=["file", "folder"])
 def output(request, tmp_path):
     """A file, or a folder with a file in it; and how to write one."""
@@ -134,6 +141,17 @@ def test_csv_has_a_header_rounded_floats_and_unix_line_ends(tmp_path):
     files.write_csv(path, rows, Share)
 
     assert path.read_bytes() == b'label,share\n"a,b",0.666667\n3,0.0\n'
+
+
+def test_a_column_that_is_always_empty_is_left_out_of_a_csv(tmp_path):
+    path = tmp_path / "test.csv"
+
+    files.write_csv(path, [Named("a"), Named("b")], Named)
+    assert path.read_bytes() == b"label\na\nb\n"
+    files.write_csv(path, [Named("a", "a.png"), Named("b", "b.png")], Named)
+    assert path.read_bytes() == b"label,file\na,a.png\nb,b.png\n"
+    files.write_csv(path, [], Named)
+    assert path.read_bytes() == b"label\n"
 
 
 def test_a_lock_lets_one_process_at_a_time_work_and_others_say_that_they_wait(

@@ -106,11 +106,11 @@ def test_report_and_model_card_show_its_names_as_text(repository):
     for row in rows(repository, "confusion.csv"):
         pair = CLASS_NAMES.index(row["actual"]), CLASS_NAMES.index(row["predicted"])
         counts[pair] = int(row["count"])
-    mistakes = [tuple(row.values()) for row in rows(repository, "mistakes.csv")]
+    mistakes = [Mistake(**row) for row in rows(repository, "mistakes.csv")]
     for n, name in enumerate(CLASS_NAMES):
         counts[n, n] -= 1
         counts[n, n - 1] += 1
-        mistakes.append((10_000 + n, name, CLASS_NAMES[n - 1], 0.5))
+        mistakes.append(Mistake(10_000 + n, name, CLASS_NAMES[n - 1], 0.5))
     plots, pairs = repository / "plots", metrics.confused_pairs(counts, CLASS_NAMES)
     write_csv(plots / "confusion.csv", pairs, Confusion)
     classes = metrics.class_accuracies(counts, CLASS_NAMES)

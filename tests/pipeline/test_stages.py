@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, run, with_one_other_value, write_params
+from helpers import with_one_other_value, write_params
 from matplotlib.image import imread
 from PIL import Image
 
 from core_mlp.data import arrays, tfrecords
 from core_mlp.pipeline import errors, params
 from core_mlp.pipeline.metadata import SplitInfo
+from core_mlp.serving import litert, saved_model
 from core_mlp.training import resume
 from stages import evaluate, export, fetch, preprocess, train
 
@@ -435,20 +436,44 @@ def test_a_test_image_moves_only_at_the_edge_when_an_image_is_added(pictures):
     assert after - before <= {noise.tobytes()}
 
 
-def test_the_documented_command_finds_the_file_of_a_mistake(pictures):
-    source = pictures / "data/source/pictures"
-    for file in [*source.rglob("*.bmp"), *source.rglob("*.gif")]:  # The duplicates.
-        file.unlink()
-    text = (ROOT / "docs/datasets.md").read_text()
-    command = re.search(r"(?m)^\$ (find .* sed -n .*)$", text)[1]
-    fetch.main()
+def test_every_example_of_a_folder_has_its_file(pictures):
     preprocess.main()
 
-    images, _ = read_splits(pictures)["test"]
-    for index in (0, 13):
-        here = command.replace("57", str(index)).replace("pets", "pictures")
-        line = run("sh", "-c", here, cwd=pictures)
-        assert Image.open(line.split()[-1]).tobytes() == images[index]
+    for split, (contents, _) in read_splits(pictures).items():
+        folder = pictures / "data/tfrecords" / split
+        files = tfrecords.read_files(folder, SplitInfo.read_split(folder))
+        for file, content in zip(files, contents, strict=True):
+            with Image.open(pictures / "data/source/pictures" / file) as image:
+                assert image.convert("L").tobytes() == content
+
+
+def test_a_mistake_has_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    info = SplitInfo(
+        dataset="pictures",
+        version="folder",
+        image_shape=(2, 2, 1),
+        class_names=("a", "b"),
+        num_examples=3,
+    )
+    names = (b"test/a/1.png", b'b, "c"/</script>\n\xff.png', b"b/\xc3\xa9.png")
+    test_folder = Path("data/tfrecords/test")
+    test_folder.parent.mkdir(parents=True)
+    images, labels = np.zeros([3, 2, 2, 1], np.uint8), np.array([0, 1, 1])
+    tfrecords.write_split(test_folder, info, images, labels, files=np.array(names))
+    answers = {"classes": np.zeros(3, int), "probabilities": np.full([3, 2], 0.5)}
+    for module in (saved_model, litert):  # They take everything for an "a".
+        monkeypatch.setattr(
+            module, "load_classifier", lambda path: lambda images: answers
+        )
+
+    evaluate.main()
+
+    assert Path("plots/mistakes.csv").read_text(encoding="utf-8") == (
+        "index,label,predicted,confidence,file\n"
+        '1,b,a,0.5,"b, ""c""/\u2039/script>\\n\\udcff.png"\n'
+        "2,b,a,0.5,b/é.png\n"
+    )
 
 
 def test_held_out_images_must_leave_something_to_train_on(pictures):

@@ -3,6 +3,7 @@
 import pytest
 from made_up import RULES
 
+from core_mlp.reporting.model_card import render_card
 from core_mlp.reporting.report import make_report, render_report
 from core_mlp.reporting.runs import Seeds
 from core_mlp.reporting.significance import LOOKS
@@ -37,6 +38,22 @@ def test_the_report_shows_what_broke_what_was_fixed_and_which_confusions_grew(go
     assert f"| {first} | 0 | 1 | 0 | 0.7500 |" in fixed_images
     assert "confidence, old\\_one" in fixed_images
     assert (mistake.label, mistake.predicted) == ("0", "1")
+
+
+def test_report_and_model_card_name_the_file_of_a_mistake(good_run):
+    others = dict(list(good_run.mistakes.items())[1:])
+    file = "dogs/<b>|*\n.png"
+    mistake = Mistake(7777, "5", "3", 0.99, file)
+    params = {"hidden_sizes": [], "conv_filters": [], "validation_size": 9}
+    head = good_run._replace(
+        params=good_run.params | params, mistakes={7777: mistake} | others
+    )
+
+    text = render_report(make_report(good_run, head, RULES))
+
+    shown = r"| 7777: dogs/\<b\>\|\* .png | 5 |"
+    assert shown in text
+    assert shown in render_card(head)
 
 
 @pytest.mark.parametrize(("sign", "word"), [(1, "better"), (-1, "worse")])

@@ -10,7 +10,7 @@ from core_mlp.pipeline.files import write_csv
 from core_mlp.pipeline.text import visible
 from core_mlp.reporting.document import escape, to_html
 from core_mlp.reporting.runs import _parse_rows
-from core_mlp.results.evaluate import Confusion
+from core_mlp.results.evaluate import Confusion, Mistake
 
 
 class Point(NamedTuple):
@@ -103,6 +103,14 @@ def test_a_csv_gives_every_name_back(tmp_path, name):
 
     content = path.read_bytes()
     assert _parse_rows(content.decode(), Confusion) == [Confusion(name, "other", 3)]
+
+
+def test_a_csv_may_lack_a_column_that_is_not_always_there(tmp_path):
+    path = tmp_path / "mistakes.csv"
+    for mistake in (Mistake(1, "a", "b", 0.5), Mistake(1, "a", "b", 0.5, "a/1.png")):
+        write_csv(path, [mistake], Mistake)
+
+        assert _parse_rows(path.read_text(), Mistake) == [mistake]
 
 
 def test_a_csv_has_the_same_bytes_on_every_python(tmp_path):

@@ -12,6 +12,7 @@ from helpers import ROOT, start, write_params
 from PIL import Image
 from test_image_files import bad_files
 
+from core_mlp.data.arrays import read_files
 from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.sources import folders
@@ -76,8 +77,8 @@ def test_the_order_does_not_depend_on_names(source):
 
     after = fetch_arrays()
 
-    assert after[0] == before[0]
     assert contents(after[1]) == contents(before[1])
+    assert after[2].tolist() == before[2].tolist()
 
 
 def test_files_that_are_added_or_removed_do_not_reorder_the_others(source):
@@ -92,6 +93,19 @@ def test_files_that_are_added_or_removed_do_not_reorder_the_others(source):
     assert [c for c in after if c != added] == [c for c in before if c != removed[1]]
 
 
+def test_every_image_has_the_path_of_its_file(source):
+    last = os.fsencode(source / "cats/29.png")
+    os.rename(last, last + b"\xff.png")
+
+    _, images, labels = fetch_arrays()
+
+    files = read_files(Path("data/raw/train"))
+    for file, image, label in zip(files, images, labels, strict=True):
+        with open(os.path.join(os.fsencode(source), file), "rb") as opened:
+            assert Image.open(opened).tobytes() == image.tobytes()
+        assert file.startswith(b"cats/") == label
+
+
 def test_a_test_split_is_read_with_the_classes_of_train(source):
     (source / "train").mkdir()
     for name in ("cats", "Dogs and übercats"):
@@ -103,6 +117,7 @@ def test_a_test_split_is_read_with_the_classes_of_train(source):
     assert info.class_names == ("Dogs and übercats", "cats")
     assert contents(images) == [pixels.tobytes()]
     assert labels.tolist() == [1]
+    assert read_files(Path("data/raw/test")).tolist() == [b"test/cats/x.bmp"]
     assert fetch_arrays("train")[0].num_examples == 60
 
 

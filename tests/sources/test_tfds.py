@@ -200,7 +200,7 @@ def test_images_of_different_sizes_are_resized_and_converted(tmp_path):
     builder, archives, shape = sources.find_dataset("pictures", tmp_path, [8, 10])
     prepare(builder, archives)
 
-    ((split, info, batches),) = sources.read_splits(builder, shape)
+    ((split, info, batches, _),) = sources.read_splits(builder, shape)
     images, labels = map(np.concatenate, zip(*batches, strict=True))
 
     assert split == "train"
@@ -211,7 +211,7 @@ def test_images_of_different_sizes_are_resized_and_converted(tmp_path):
         # Nothing else, such as padding.
         assert (image == [[200, 0, 0], [0, 0, 200]][label]).all()
     _, _, gray = sources.find_dataset("pictures", tmp_path, [8, 10], 1)
-    ((_, gray_info, batches),) = sources.read_splits(builder, gray)
+    ((_, gray_info, batches, _),) = sources.read_splits(builder, gray)
     assert gray_info.image_shape == (8, 10, 1)
     assert {image.shape for images, _ in batches for image in images} == {(8, 10, 1)}
 
@@ -236,12 +236,12 @@ def test_images_of_one_size_are_resized_and_converted(tmp_path):
     builder = prepare(SklearnDigits(data_dir=tmp_path), tmp_path / "none")
 
     def read(shape):
-        for split, info, batches in sources.read_splits(builder, shape):
+        for split, info, batches, _ in sources.read_splits(builder, shape):
             if split == "test":
                 return info, np.concatenate([images for images, _ in batches])
 
     shape = sources._output_shape(builder, [16, 16], 3)
-    splits = [split for split, _, _ in sources.read_splits(builder, shape)]
+    splits = [split for split, *_ in sources.read_splits(builder, shape)]
     assert splits == ["train", "test"]
     kept_info, kept = read(sources._output_shape(builder, None, None))
     resized_info, resized = read(shape)
@@ -270,7 +270,7 @@ def test_only_images_as_mnist_has_them_are_drawings(dataset, shape, side):
         splits={"train": SimpleNamespace(num_examples=7)},
     )
 
-    ((_, split_info, _),) = sources.read_splits(SimpleNamespace(info=info), shape)
+    ((_, split_info, *_),) = sources.read_splits(SimpleNamespace(info=info), shape)
 
     assert split_info.drawing_side == side
 
@@ -346,7 +346,7 @@ def test_a_prepared_dataset_of_another_user_is_read(tmp_path, monkeypatch):
     builder, archives, shape = sources.find_dataset("pictures", tmp_path, [8, 8])
     prepared = sources.prepare_dataset(builder, archives, tmp_path)
 
-    ((_, info, batches),) = sources.read_splits(prepared, shape)
+    ((_, info, batches, _),) = sources.read_splits(prepared, shape)
     assert sum(len(labels) for _, labels in batches) == info.num_examples == 20
 
 
@@ -387,7 +387,7 @@ def test_a_dataset_that_another_process_has_just_prepared_is_read(
 
     prepared = sources.prepare_dataset(builder, archives, tmp_path)
 
-    ((_, info, _),) = sources.read_splits(prepared, shape)
+    ((_, info, *_),) = sources.read_splits(prepared, shape)
     assert info.num_examples == 20
 
 
@@ -455,6 +455,6 @@ def test_a_dataset_of_ours_needs_no_tfds_folder(tmp_path, monkeypatch):
 
     prepared = sources.prepare_dataset(builder, archives, tmp_path / "scratch")
 
-    splits = [split for split, _, _ in sources.read_splits(prepared, shape)]
+    splits = [split for split, *_ in sources.read_splits(prepared, shape)]
     assert splits == ["train", "test"]
     assert not list((tmp_path / "tfds").iterdir())

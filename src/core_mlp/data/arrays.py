@@ -1,8 +1,9 @@
 """Splits as NumPy arrays: what fetch writes and preprocess reads."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
@@ -15,6 +16,22 @@ from core_mlp.pipeline.metadata import SplitInfo, first_problem
 Batches = Iterable[tuple[np.ndarray, np.ndarray]]
 
 
+class Split(NamedTuple):
+    """A split of a source.
+
+    Attributes:
+      name: train or test.
+      info: Its metadata.
+      batches: Its examples.
+      files: Path of each example's file in the dataset's folder, if it has one.
+    """
+
+    name: str
+    info: SplitInfo
+    batches: Batches
+    files: Sequence[str] | None = None
+
+
 def describe_split(dataset: str, **fields: Any) -> SplitInfo:
     """Returns the metadata of a split; raises InputError if it is not valid."""
     try:
@@ -23,9 +40,19 @@ def describe_split(dataset: str, **fields: Any) -> SplitInfo:
         raise InputError(f"dataset = {dataset}: {first_problem(error)}") from error
 
 
-def write_arrays(folder: Path, info: SplitInfo, batches: Batches) -> None:
-    """Writes images.npy, labels.npy and info.json, batch by batch."""
+def write_arrays(
+    folder: Path,
+    info: SplitInfo,
+    batches: Batches,
+    files: Sequence[str] | None = None,
+) -> None:
+    """Writes images.npy, labels.npy and info.json, batch by batch.
+
+    If the examples have files, files.npy has their paths, as bytes.
+    """
     folder.mkdir()
+    if files is not None:
+        np.save(folder / "files.npy", [os.fsencode(file) for file in files])
     shape = (info.num_examples, *info.image_shape)
     with (
         _open_array(folder / "images.npy", np.uint8, shape) as images,
@@ -45,6 +72,12 @@ def read_arrays(folder: Path) -> tuple[SplitInfo, np.ndarray, np.ndarray]:
     images = np.load(folder / "images.npy", mmap_mode="r")
     labels = np.load(folder / "labels.npy", mmap_mode="r")
     return info, images, labels
+
+
+def read_files(folder: Path) -> np.ndarray | None:
+    """Reads the paths of a split's files, `[N]` bytes; None if it has none."""
+    path = folder / "files.npy"
+    return np.load(path) if path.exists() else None
 
 
 def _open_array(path: Path, dtype: type, shape: tuple[int, ...]) -> BinaryIO:

@@ -1,6 +1,7 @@
 """TFRecords: the schema of an example, and the files of a split."""
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -25,15 +26,24 @@ FEATURES = {
     "image": tf.io.FixedLenFeature([], tf.string),
     "label": tf.io.FixedLenFeature([], tf.int64),
 }
+# Only examples of a folder of images have it, and only `read_files` parses it.
+FILE_FEATURES = {"file": tf.io.FixedLenFeature([], tf.string, default_value="")}
 
 
-def encode_example(image: np.ndarray, label: int) -> bytes:
+def encode_example(image: np.ndarray, label: int, file: bytes | None = None) -> bytes:
     """Serializes an image, `[H, W, C]` uint8, and its label as a `tf.train.Example`.
 
     Equal inputs give equal bytes.
+
+    Args:
+      image: The image.
+      label: Its label.
+      file: Path of its file, if it has one.
     """
     example = tf.train.Example()
     features = example.features.feature
+    if file is not None:
+        features["file"].bytes_list.value.append(file)
     features["image"].bytes_list.value.append(image.tobytes())
     features["label"].int64_list.value.append(label)
     return example.SerializeToString(deterministic=True)
@@ -63,6 +73,7 @@ def write_split(
     images: np.ndarray,
     labels: np.ndarray,
     *,
+    files: np.ndarray | None = None,
     indices: np.ndarray | None = None,
 ) -> None:
     """Writes a split as `SPLIT-00000-of-00005.tfrecord` and so on, and info.json.
@@ -72,6 +83,7 @@ def write_split(
       info: Metadata of the dataset; number of examples and digests are set here.
       images: `[N, H, W, C]` uint8, 0 to 255; may be memory-mapped.
       labels: `[N]` int64.
+      files: `[N]` bytes, paths of the images' files; None if there are none.
       indices: `[M]` integers, the examples to write; None for all.
     """
     folder.mkdir()
@@ -83,7 +95,8 @@ def write_split(
         path = folder / f"{folder.name}-{shard:05d}-of-{num_shards:05d}.tfrecord"
         with tf.io.TFRecordWriter(str(path)) as writer:
             for index in indices[start:stop]:
-                writer.write(encode_example(images[index], labels[index]))
+                file = None if files is None else files[index]
+                writer.write(encode_example(images[index], labels[index], file))
     info.model_copy(update={"num_examples": len(indices)}).write_split(folder)
 
 
@@ -115,6 +128,30 @@ def read_split(
         images[start:end] = image_batch
         labels[start:end] = label_batch
     return images, labels
+
+
+def read_files(folder: Path, info: SplitInfo) -> list[str] | None:
+    """Reads the paths of a split's files, in the order of `read_split`.
+
+    Args:
+      folder: From `write_split`.
+      info: Its metadata.
+
+    Returns:
+      A path in the dataset's folder for each example; bytes that are not UTF-8 are
+      surrogates, as in `os.listdir`. None if the images have no files.
+    """
+    dataset = (
+        tf.data.TFRecordDataset(_shard_paths(folder, info))
+        .batch(PARSE_BATCH_SIZE)
+        .map(lambda serialized: tf.io.parse_example(serialized, FILE_FEATURES)["file"])
+    )
+    files = []
+    for batch in dataset.as_numpy_iterator():
+        if not all(batch):
+            return None
+        files += map(os.fsdecode, batch)
+    return files
 
 
 def stream_split(

@@ -124,14 +124,22 @@ def write_csv(path: Path, rows: Iterable[tuple], row_type: type[tuple]) -> None:
     Args:
       path: The file.
       rows: The rows.
-      row_type: Named tuple whose fields are the columns; see `core_mlp.results`.
+      row_type: Named tuple whose fields are the columns; see `core_mlp.results`. A
+        field that has its default in all rows is left out.
     """
+    rows = list(rows)
+    defaults = row_type._field_defaults
+    columns = [
+        column
+        for column, name in enumerate(row_type._fields)
+        if name not in defaults or any(row[column] != defaults[name] for row in rows)
+    ]
     with (
         atomic_output(path) as partial,
         partial.open("w", encoding="utf-8", newline="") as file,
     ):
         for row in [row_type._fields, *rows]:
-            file.write(",".join(_csv_field(value) for value in row) + "\n")
+            file.write(",".join(_csv_field(row[column]) for column in columns) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

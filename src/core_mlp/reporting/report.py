@@ -331,7 +331,7 @@ def image_table(
     by_confidence = sorted(mistakes, key=lambda mistake: -mistake.confidence)
     rows = []
     for mistake in by_confidence[:MAX_IMAGES]:
-        image = str(mistake.index)
+        image = document.escape(mistake.image)
         if pictures:
             image = thumbnail(run, mistake.index) + image
         if kind == "broken":

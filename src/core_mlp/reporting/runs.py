@@ -326,8 +326,9 @@ def _parse_params(text: str) -> dict[str, Any]:
 def _parse_rows(text: str, row_type: type) -> list:
     """Returns the rows of a CSV as named tuples; further columns are ignored."""
     rows = csv.DictReader(io.StringIO(text), strict=True)
-    fields = row_type._fields
-    if missing := set(fields).difference(rows.fieldnames or ()):
+    columns = rows.fieldnames or ()
+    fields = [name for name in row_type._fields if name in columns]
+    if missing := {*row_type._fields} - {*fields, *row_type._field_defaults}:
         raise ValueError(f"no column {min(missing)}")
     adapter = TypeAdapter(list[row_type])
     return adapter.validate_python([{key: row[key] for key in fields} for row in rows])

@@ -31,9 +31,18 @@ class CalibrationBin(NamedTuple):
 
 
 class Mistake(NamedTuple):
-    """A row of plots/mistakes.csv: a misclassified image by its index in the split."""
+    """A row of plots/mistakes.csv: a misclassified image by its index in the split.
+
+    `file` is its path in the dataset's folder, if that is a folder of images.
+    """
 
     index: int
     label: str
     predicted: str
     confidence: float
+    file: str | None = None
+
+    @property
+    def image(self) -> str:
+        """The image's index and, if it has one, its file."""
+        return f"{self.index}: {self.file}" if self.file else str(self.index)

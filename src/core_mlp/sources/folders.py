@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from core_mlp.data.arrays import Batches, describe_split
+from core_mlp.data.arrays import Batches, Split, describe_split
 from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.files import sha256
-from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.pipeline.params import PARAMS_FILE
 from core_mlp.pipeline.stage import exit_with_parent
 from core_mlp.pipeline.text import first_names, visible
@@ -194,15 +194,26 @@ def _warn_of_others(listing: Listing, others: FilesByFolder) -> None:
 
 
 def read_splits(
-    images: Images, name: str, image_size: Sequence[int] | None, channels: int | None
-) -> Iterator[tuple[str, SplitInfo, Batches]]:
+    images: Images,
+    root: Path,
+    name: str,
+    image_size: Sequence[int] | None,
+    channels: int | None,
+) -> Iterator[Split]:
     """Reads image files in parallel, ordered by the SHA-256 of their content.
 
     This order depends on neither names nor the file system, and files that are added or
     removed do not reorder the others.
 
+    Args:
+      images: From `find_images`.
+      root: The dataset's folder.
+      name: Name of the dataset.
+      image_size: Height and width to resize to; None to keep the original.
+      channels: 1 for gray, 3 for RGB; None to keep the original.
+
     Yields:
-      Each split with its metadata and its batches, to be consumed before the next.
+      Each split; its batches are to be consumed before the next.
 
     Raises:
       InputError: If shapes differ, test has a class that train lacks, or, after the
@@ -238,7 +249,12 @@ def read_splits(
                 class_names=names,
                 num_examples=len(files),
             )
-            yield split, info, _read_batches(pool, read, files, example, problems)
+            yield Split(
+                name=split,
+                info=info,
+                batches=_read_batches(pool, read, files, example, problems),
+                files=[path.removeprefix(f"{root}/") for _, _, path in files],
+            )
     finally:
         pool.shutdown(cancel_futures=True)
     if problems:

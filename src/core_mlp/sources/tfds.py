@@ -15,10 +15,9 @@ from PIL import Image
 
 # TFDS finds only the datasets whose modules are imported.
 from core_mlp.sources import digits  # noqa: F401  # isort: skip
-from core_mlp.data.arrays import Batches, describe_split
+from core_mlp.data.arrays import Batches, Split, describe_split
 from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.files import process_lock, sha256
-from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.pipeline.params import PARAMS_FILE
 from core_mlp.sources.image_files import convert_image, resize_image
 from core_mlp.sources.listing import Listing, list_folder
@@ -201,10 +200,8 @@ def _describe_folder(listing: Listing) -> str:
     )
 
 
-def read_splits(
-    builder: Builder, shape: Shape
-) -> Iterator[tuple[str, SplitInfo, Batches]]:
-    """Yields train, and test if there is one, with their metadata and batches.
+def read_splits(builder: Builder, shape: Shape) -> Iterator[Split]:
+    """Yields train, and test if there is one.
 
     Raises:
       InputError: If a split is empty, an image has no label (-1 in TFDS), or a file is
@@ -224,7 +221,7 @@ def read_splits(
             num_examples=count,
             drawing_side=DRAWING_SIDES.get((name, tuple(shape))) if is_train else None,
         )
-        yield split, split_info, _read_batches(builder, split, shape)
+        yield Split(split, split_info, _read_batches(builder, split, shape))
 
 
 def _read_batches(builder: Builder, split: str, shape: Shape) -> Batches:
