@@ -80,7 +80,7 @@ def main() -> None:
         named = visible(first_names(rare))
         print(
             f"warning: train: rarer than a tenth of the commonest class: {named}; see "
-            "test_balanced_accuracy"
+            "test_balanced_accuracy and class_weights"
         )
     shown = train.indices[: plots.NUM_EXAMPLES]
     plots.draw_examples(

@@ -21,7 +21,7 @@ from core_mlp.training.activations import activation_curves
 from core_mlp.training.augmentation import draw_rows
 from core_mlp.training.device import set_up_device
 from core_mlp.training.optimizers import build_optimizer
-from core_mlp.training.step import Objective
+from core_mlp.training.step import Objective, balanced_weights
 
 TRAIN = Path("data/tfrecords/train")
 VALIDATION = Path("data/tfrecords/validation")
@@ -47,6 +47,9 @@ def main() -> None:
         modules = [models.trained, optimizer]
         if p.patience:
             modules.append(models.kept)
+        class_weights = None
+        if p.class_weights == "balanced":
+            class_weights = balanced_weights(tfrecords.count_labels(TRAIN, info))
         epoch_data = input_pipeline.epoch_data(TRAIN, info, p)
         validation = input_pipeline.read_examples(VALIDATION, validation_info)
         num_parameters = models.trained.num_parameters
@@ -58,7 +61,7 @@ def main() -> None:
             epochs = loop.train(
                 models,
                 optimizer,
-                Objective.of(p),
+                Objective.of(p, class_weights),
                 epoch_data=epoch_data,
                 validation=validation,
                 history=history,

@@ -52,10 +52,14 @@ def train_params(**changes) -> TrainParams:
     return TrainParams(**{key: values[key] for key in TrainParams.model_fields})
 
 
+# For each parameter, at least one of them is another valid value.
+OTHER_VALUES = (0.5, 7, "bfloat16", "cosine", "balanced", "mnist", [9], {"shift": 1.0})
+
+
 def with_one_other_value(stage_params):
     """Yields copies of a stage's parameters, each with one value changed."""
     for key, value in stage_params.model_dump().items():
-        for candidate in (0.5, 7, "bfloat16", "cosine", "mnist", [9], {"shift": 1.0}):
+        for candidate in OTHER_VALUES:
             changed = stage_params.model_dump() | {key: candidate}
             with contextlib.suppress(ValidationError):
                 if candidate != value:

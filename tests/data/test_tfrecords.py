@@ -107,6 +107,13 @@ def test_a_split_gives_the_names_of_its_files_back(tmp_path, split):
     assert tfrecords.read_files(split, SplitInfo.read_split(split)) is None
 
 
+def test_the_examples_of_each_class_are_counted(split):
+    counts = tfrecords.count_labels(split, SplitInfo.read_split(split))
+
+    _, labels = random_split()
+    assert counts.tolist() == [np.sum(labels == label) for label in range(NUM_CLASSES)]
+
+
 def stream(folder, chunk_size=20, seed=(7, 1), buffer_size=10):
     info = SplitInfo.read_split(folder)
     return list(

@@ -15,7 +15,7 @@ from core_mlp.data import arrays, tfrecords
 from core_mlp.pipeline import errors, params
 from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.serving import litert, saved_model
-from core_mlp.training import resume
+from core_mlp.training import resume, step
 from stages import evaluate, export, fetch, preprocess, train
 
 
@@ -353,6 +353,32 @@ def test_stages_replace_what_an_earlier_run_has_left(digits):
     assert names == ["network.json", "variables.data-00000-of-00001", "variables.index"]
 
 
+@pytest.mark.parametrize("choice", ["none", "balanced"])
+def test_training_minimizes_the_loss_with_the_chosen_weights(
+    digits, monkeypatch, choice
+):
+    class StoppedError(Exception):
+        pass
+
+    def stop(models, optimizer, objective, **_):
+        raise StoppedError(objective.loss)
+
+    monkeypatch.setattr(train.loop, "train", stop)
+    write_params(digits, class_weights=choice)
+
+    with pytest.raises(StoppedError) as stopped:
+        train.main()
+
+    [loss] = stopped.value.args
+    if choice == "none":
+        assert loss is step.cross_entropy
+    else:
+        folder = digits / "data/tfrecords/train"
+        _, labels = tfrecords.read_split(folder, SplitInfo.read_split(folder))
+        expected = len(labels) / 10 / np.bincount(labels)
+        np.testing.assert_allclose(loss.keywords["class_weights"], expected)
+
+
 def test_an_unknown_dataset_is_named_with_its_file(digits):
     write_params(digits, dataset="no_such_set")
 
@@ -531,5 +557,5 @@ def test_rare_classes_are_named(digits, capsys):
     [line] = re.findall("(?m)^warning: train: rarer .*", capsys.readouterr().out)
     assert line == (
         "warning: train: rarer than a tenth of the commonest class: 1, 3, 4; see "
-        "test_balanced_accuracy"
+        "test_balanced_accuracy and class_weights"
     )

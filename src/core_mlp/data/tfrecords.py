@@ -130,6 +130,28 @@ def read_split(
     return images, labels
 
 
+def count_labels(folder: Path, info: SplitInfo) -> np.ndarray:
+    """Counts the examples of each class in a split, with bounded memory.
+
+    Args:
+      folder: From `write_split`.
+      info: Its metadata.
+
+    Returns:
+      `[num_classes]` int64.
+    """
+    features = {"label": FEATURES["label"]}
+    dataset = (
+        tf.data.TFRecordDataset(_shard_paths(folder, info))
+        .batch(PARSE_BATCH_SIZE)
+        .map(lambda serialized: tf.io.parse_example(serialized, features)["label"])
+    )
+    counts = np.zeros(len(info.class_names), np.int64)
+    for labels in dataset.as_numpy_iterator():
+        counts += np.bincount(labels, minlength=len(counts))
+    return counts
+
+
 def read_files(folder: Path, info: SplitInfo) -> list[str] | None:
     """Reads the paths of a split's files, in the order of `read_split`.
 

@@ -89,6 +89,7 @@ class TrainParams(StageParams):
     weight_decay: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
     ema_decay: DecayRate = 0.0
     patience: Annotated[int, Field(ge=0, le=100_000)] = 0
+    class_weights: Literal["none", "balanced"] = "none"
     augmentation: AugmentationParams = AugmentationParams()
 
 

@@ -5,11 +5,12 @@ logits. An optimizer has `apply_gradients(gradients, parameters)` and, for
 `optimizers.Averaging`, `t`, the number of steps taken.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Self
 
+import numpy as np
 import tensorflow as tf
 
 from core_mlp.data.batches import evaluation_batch_size
@@ -68,6 +69,47 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return -tf.reduce_sum(one_hot * tf.nn.log_softmax(logits), axis=1)
 
 
+def class_weighted(
+    labels: tf.Tensor,
+    logits: tf.Tensor,
+    *,
+    loss: Loss,
+    class_weights: Sequence[float],
+) -> tf.Tensor:
+    """Multiplies the loss of each example by the weight of its class.
+
+    Args:
+      labels: `[B]` int64, the true classes.
+      logits: `[B, num_classes]` float32.
+      loss: The loss of each example.
+      class_weights: A weight per class.
+
+    Returns:
+      `[B]` float32.
+    """
+    weights = tf.gather(tf.constant(class_weights, tf.float32), labels)
+    return loss(labels, logits) * weights
+
+
+def balanced_weights(counts: np.ndarray) -> list[float]:
+    """Computes weights with which each class counts the same in the loss.
+
+    The weight of a class is the mean number of examples of a class, divided by its own.
+    The mean weight of all examples is 1. A class without examples gets the weight 0.
+
+    >>> balanced_weights(np.array([30, 10, 0]))
+    [0.6666666666666666, 2.0, 0.0]
+
+    Args:
+      counts: `[num_classes]` integers, the number of examples of each class.
+
+    References:
+      King and Zeng, 2001: Logistic regression in rare events data.
+    """
+    mean = float(np.mean(counts[counts > 0]))
+    return [mean / count if count else 0.0 for count in counts.tolist()]
+
+
 def correct_predictions(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Returns `[B]` float32: 1 where the largest logit is that of the label, else 0."""
     return tf.cast(tf.equal(tf.argmax(logits, axis=1), labels), tf.float32)
@@ -86,9 +128,16 @@ class Objective:
     augment: Augment | None = None
 
     @classmethod
-    def of(cls, p: TrainParams) -> Self:
-        """Returns what training minimizes."""
+    def of(cls, p: TrainParams, class_weights: Sequence[float] | None = None) -> Self:
+        """Returns what training minimizes.
+
+        Args:
+          p: Parameters of train.
+          class_weights: A weight per class; None if all examples count the same.
+        """
         loss = cross_entropy
+        if class_weights:
+            loss = partial(class_weighted, loss=loss, class_weights=class_weights)
         distort = None
         if p.augmentation.is_on:
             distort = partial(augment, **p.augmentation.model_dump())
