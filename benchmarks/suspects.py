@@ -6,9 +6,9 @@
 
 PICTURES has a folder of pictures per class. The first command copies 500 of each class
 into data/source/NAME/train and 10 into data/source/NAME/test, and moves 2 % of the
-former into another class. Which ones is in NAME.swapped. Train on them with the
-parameters dataset: NAME, validation_size: 500. The last command prints the precision
-and the recall, and adds the suspects to RESULT.csv.
+former into another class. Which ones is in NAME.swapped. Set dataset: NAME and
+validation_size: 500 in params.yaml. The last command prints the precision and the
+recall, and adds the suspects to RESULT.csv.
 """
 
 import csv
@@ -17,12 +17,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from core_mlp.pipeline.files import sha256
 from core_mlp.results.suspects import Suspect
 
 NUM_TRAIN, NUM_TEST = 500, 10  # Pictures of a class.
 SHARE = 0.02
-VALIDATION_SIZE = 500
 NUM_FIRST = 50
 NUM_KEPT = 200  # Suspects in RESULT.csv.
 COLUMNS = ("dataset", "rank", "is_swapped", *Suspect._fields)
@@ -48,17 +46,16 @@ def swap(pictures: Path, name: str) -> None:
     swapped = []
     for file in draw.sample(files, round(SHARE * len(files))):
         label = draw.choice([other for other in classes if other != file.parent.name])
-        swapped.append(str(file.rename(folder / "train" / label / file.name)))
+        moved = file.rename(folder / "train" / label / file.name)
+        swapped.append(str(moved.relative_to(folder)))
     Path(f"{name}.swapped").write_text("\n".join(sorted(swapped)) + "\n")
 
 
 def score(name: str, result: Path) -> None:
     """Compares suspects.csv with what was swapped."""
     swapped = set(Path(f"{name}.swapped").read_text().split())
-    files = files_by_name(Path("data/source", name))
     with open("suspects.csv", encoding="utf-8", newline="") as file:
         suspects = [Suspect(**row) for row in csv.DictReader(file)]
-    suspects = [s._replace(file=files[s.file]) for s in suspects]
     is_swapped = [suspect.file in swapped for suspect in suspects]
     print(f"{len(suspects)} suspects, {len(swapped)} labels swapped")
     for number in (NUM_FIRST, len(swapped), len(suspects)):
@@ -81,16 +78,6 @@ def score(name: str, result: Path) -> None:
         if not file.tell():
             writer.writerow(COLUMNS)
         writer.writerows(kept)
-
-
-def files_by_name(folder: Path) -> dict[str, str]:
-    """Returns the file of each image; fetch reads them in the order of their hashes."""
-    files = [str(file) for file in sorted(folder.glob("train/*/*"), key=sha256)]
-    validation, train = files[:VALIDATION_SIZE], files[VALIDATION_SIZE:]
-    return {
-        **{f"validation {index}": file for index, file in enumerate(validation)},
-        **{f"train {index}": file for index, file in enumerate(train)},
-    }
 
 
 if __name__ == "__main__":

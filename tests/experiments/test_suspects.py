@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import ROOT, commit_all, core_mlp, write_params
 
-from core_mlp.data.tfrecords import read_split
+from core_mlp.data.tfrecords import read_split, write_split
 from core_mlp.experiments.suspects import run_suspects
 from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.metadata import SplitInfo
@@ -168,7 +168,12 @@ def test_a_model_is_asked_about_images_that_it_has_not_seen(
     folder = shutil.copytree(digits_dir, tmp_path / "digits")
     monkeypatch.chdir(folder)
     splits = [Path("data/tfrecords", split) for split in ("train", "validation")]
-    parts = [read_split(split, SplitInfo.read_split(split)) for split in splits]
+    infos = [SplitInfo.read_split(split) for split in splits]
+    parts = [read_split(*part) for part in zip(splits, infos, strict=True)]
+    for split, info, (images, labels) in zip(splits, infos, parts, strict=True):
+        files = [f"{split.name}/{index}.png".encode() for index in range(len(labels))]
+        shutil.rmtree(split)
+        write_split(split, info, images, labels, files=np.array(files))
     monkeypatch.setattr(held_out, "make_splits", lambda: None)
     monkeypatch.setattr(held_out, "train", train.main)
     monkeypatch.setattr(sys, "argv", ["held_out", "2", "4"])
@@ -182,7 +187,7 @@ def test_a_model_is_asked_about_images_that_it_has_not_seen(
     assert len(trained_on) == num_all - len(found.labels)
     images, labels = [], []
     for name in found.names:
-        split, index = name.split()
+        split, index = name.removesuffix(".png").split("/")
         part = parts[["train", "validation"].index(split)]
         images.append(part[0][int(index)])
         labels.append(part[1][int(index)])

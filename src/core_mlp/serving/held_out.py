@@ -39,8 +39,8 @@ def main() -> None:
         num_train = SplitInfo.read(TRAIN / "info.json").num_examples
         indices = hold_out_fold(TRAIN, VALIDATION, number=number, num_folds=num_folds)
         train()
-        names = [name_image(index, num_train) for index in indices.tolist()]
-        answer(names).write(HELD_OUT)
+        by_index = [name_image(index, num_train) for index in indices.tolist()]
+        answer(by_index).write(HELD_OUT)
 
 
 def make_splits() -> None:
@@ -73,8 +73,12 @@ def name_image(index: int, num_train: int) -> str:
     return f"validation {index - num_train}"
 
 
-def answer(names: list[str]) -> HeldOut:
-    """Asks the checkpoint about the images of the validation split."""
+def answer(by_index: list[str]) -> HeldOut:
+    """Asks the checkpoint about the images of the validation split.
+
+    Args:
+      by_index: What to call each image if it has no file.
+    """
     import tensorflow as tf
 
     from core_mlp.data import tfrecords
@@ -92,7 +96,7 @@ def answer(names: list[str]) -> HeldOut:
 
     _, probabilities = answers.predict(classify, images)
     return HeldOut(
-        names=np.array(names),
+        names=np.array(tfrecords.read_files(VALIDATION, info) or by_index),
         labels=labels,
         probabilities=probabilities,
         contradicted=images[probabilities.argmax(axis=1) != labels],
