@@ -107,7 +107,9 @@ def test_a_split_gives_the_names_of_its_files_back(tmp_path, split):
     assert tfrecords.read_files(split, SplitInfo.read_split(split)) is None
 
 
-def test_the_examples_of_each_class_are_counted(split):
+def test_the_examples_of_each_class_are_counted(split, monkeypatch):
+    monkeypatch.setattr(tfrecords, "PARSE_BATCH_SIZE", 16)
+
     counts = tfrecords.count_labels(split, SplitInfo.read_split(split))
 
     _, labels = random_split()

@@ -1,7 +1,6 @@
 """Splits as NumPy arrays: what fetch writes and preprocess reads."""
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -23,13 +22,14 @@ class Split(NamedTuple):
       name: train or test.
       info: Its metadata.
       batches: Its examples.
-      files: Path of each example's file in the dataset's folder, if it has one.
+      files: `[N]` bytes, the path of each example's file in the dataset's folder; None
+        if there are no files.
     """
 
     name: str
     info: SplitInfo
     batches: Batches
-    files: Sequence[str] | None = None
+    files: np.ndarray | None = None
 
 
 def describe_split(dataset: str, **fields: Any) -> SplitInfo:
@@ -41,18 +41,15 @@ def describe_split(dataset: str, **fields: Any) -> SplitInfo:
 
 
 def write_arrays(
-    folder: Path,
-    info: SplitInfo,
-    batches: Batches,
-    files: Sequence[str] | None = None,
+    folder: Path, info: SplitInfo, batches: Batches, files: np.ndarray | None = None
 ) -> None:
     """Writes images.npy, labels.npy and info.json, batch by batch.
 
-    If the examples have files, files.npy has their paths, as bytes.
+    If the examples have files, writes their paths, `[N]` bytes, as files.npy.
     """
     folder.mkdir()
     if files is not None:
-        np.save(folder / "files.npy", [os.fsencode(file) for file in files])
+        np.save(folder / "files.npy", files)
     shape = (info.num_examples, *info.image_shape)
     with (
         _open_array(folder / "images.npy", np.uint8, shape) as images,

@@ -253,7 +253,7 @@ def read_splits(
                 name=split,
                 info=info,
                 batches=_read_batches(pool, read, files, example, problems),
-                files=[path.removeprefix(f"{root}/") for _, _, path in files],
+                files=_paths_in(root, files),
             )
     finally:
         pool.shutdown(cancel_futures=True)
@@ -261,6 +261,12 @@ def read_splits(
         print(*problems[:MAX_PROBLEMS], sep="\n", flush=True)
         found = f"{len(problems):,} of its files cannot be read; see the lines above"
         raise InputError(f"dataset = {name}: {found}")
+
+
+def _paths_in(root: Path, files: list[tuple[str, int, str]]) -> np.ndarray:
+    """Returns the paths of files in a folder, `[N]` bytes, as the system has them."""
+    start = f"{root}/"
+    return np.array([os.fsencode(path.removeprefix(start)) for _, _, path in files])
 
 
 def _find_example(
