@@ -1,8 +1,6 @@
 """Folds for cross-validation: every example is held out in exactly one of them."""
 
-import math
-from collections.abc import Iterator
-from itertools import compress, islice, pairwise
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -83,31 +81,14 @@ def hold_out_fold(
         atomic_output(train, tf.errors.OpError) as partial_train,
         atomic_output(validation, tf.errors.OpError) as partial_validation,
     ):
-        copy_examples(records, ~is_held_out, partial_train, infos[train])
-        copy_examples(records, is_held_out, partial_validation, infos[validation])
+        for partial, info, is_chosen in (
+            (partial_train, infos[train], ~is_held_out),
+            (partial_validation, infos[validation], is_held_out),
+        ):
+            tfrecords.write_records(
+                partial,
+                info,
+                compress(records.as_numpy_iterator(), is_chosen),
+                num_examples=int(np.count_nonzero(is_chosen)),
+            )
     return np.flatnonzero(is_held_out)
-
-
-def copy_examples(
-    records: tf.data.Dataset, is_chosen: np.ndarray, folder: Path, info: SplitInfo
-) -> None:
-    """Writes serialized examples as a split, in their order, byte for byte.
-
-    Args:
-      records: The N serialized examples, scalar strings.
-      is_chosen: `[N]` bool, the examples to write.
-      folder: The folder to create, named after the split.
-      info: Metadata of the dataset; number of examples and digests are set here.
-    """
-    folder.mkdir()
-    num_examples = int(np.count_nonzero(is_chosen))
-    num_bytes = num_examples * math.prod(info.image_shape)
-    num_shards = math.ceil(num_bytes / tfrecords.SHARD_BYTES)
-    bounds = np.linspace(0, num_examples, num_shards + 1).astype(int)
-    chosen: Iterator[bytes] = compress(records.as_numpy_iterator(), is_chosen)
-    for shard, (start, stop) in enumerate(pairwise(bounds)):
-        path = folder / f"{folder.name}-{shard:05d}-of-{num_shards:05d}.tfrecord"
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            for record in islice(chosen, stop - start):
-                writer.write(record)
-    info.model_copy(update={"num_examples": num_examples}).write_split(folder)

@@ -2,8 +2,8 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +26,8 @@ FEATURES = {
     "image": tf.io.FixedLenFeature([], tf.string),
     "label": tf.io.FixedLenFeature([], tf.int64),
 }
-# Only examples of a folder of images have it, and only `read_files` parses it.
-FILE_FEATURES = {"file": tf.io.FixedLenFeature([], tf.string, default_value="")}
+# The feature "file": only examples of a folder of images have it.
+FILE_FEATURE = tf.io.FixedLenFeature([], tf.string, default_value="")
 
 
 def encode_example(image: np.ndarray, label: int, file: bytes | None = None) -> bytes:
@@ -86,18 +86,39 @@ def write_split(
       files: `[N]` bytes, paths of the images' files; None if there are none.
       indices: `[M]` integers, the examples to write; None for all.
     """
-    folder.mkdir()
     indices = np.arange(len(images)) if indices is None else indices
-    num_shards = math.ceil(len(indices) * images[0].nbytes / SHARD_BYTES)
-    bounds = np.linspace(0, len(indices), num_shards + 1).astype(int)
+    records = (
+        encode_example(
+            images[index], labels[index], None if files is None else files[index]
+        )
+        for index in indices
+    )
+    write_records(folder, info, records, num_examples=len(indices))
+
+
+def write_records(
+    folder: Path, info: SplitInfo, records: Iterable[bytes], *, num_examples: int
+) -> None:
+    """Writes a split of examples that are serialized already; see `write_split`.
+
+    Args:
+      folder: The folder to create, named after the split.
+      info: Metadata of the dataset; number of examples and digests are set here.
+      records: From `encode_example`.
+      num_examples: How many records there are.
+    """
+    folder.mkdir()
+    records = iter(records)
+    num_bytes = num_examples * math.prod(info.image_shape)
+    num_shards = math.ceil(num_bytes / SHARD_BYTES)
+    bounds = np.linspace(0, num_examples, num_shards + 1).astype(int)
     bar = tqdm(bounds, desc=folder.name, unit="shard", total=num_shards, disable=None)
     for shard, (start, stop) in enumerate(pairwise(bar)):
         path = folder / f"{folder.name}-{shard:05d}-of-{num_shards:05d}.tfrecord"
         with tf.io.TFRecordWriter(str(path)) as writer:
-            for index in indices[start:stop]:
-                file = None if files is None else files[index]
-                writer.write(encode_example(images[index], labels[index], file))
-    info.model_copy(update={"num_examples": len(indices)}).write_split(folder)
+            for record in islice(records, stop - start):
+                writer.write(record)
+    info.model_copy(update={"num_examples": num_examples}).write_split(folder)
 
 
 def read_split(
@@ -140,14 +161,8 @@ def count_labels(folder: Path, info: SplitInfo) -> np.ndarray:
     Returns:
       `[num_classes]` int64.
     """
-    features = {"label": FEATURES["label"]}
-    dataset = (
-        tf.data.TFRecordDataset(_shard_paths(folder, info))
-        .batch(PARSE_BATCH_SIZE)
-        .map(lambda serialized: tf.io.parse_example(serialized, features)["label"])
-    )
     counts = np.zeros(len(info.class_names), np.int64)
-    for labels in dataset.as_numpy_iterator():
+    for labels in _read_feature(folder, info, "label", FEATURES["label"]):
         counts += np.bincount(labels, minlength=len(counts))
     return counts
 
@@ -163,13 +178,8 @@ def read_files(folder: Path, info: SplitInfo) -> list[str] | None:
       A path in the dataset's folder for each example; bytes that are not UTF-8 are
       surrogates, as in `os.listdir`. None if the images have no files.
     """
-    dataset = (
-        tf.data.TFRecordDataset(_shard_paths(folder, info))
-        .batch(PARSE_BATCH_SIZE)
-        .map(lambda serialized: tf.io.parse_example(serialized, FILE_FEATURES)["file"])
-    )
     files = []
-    for batch in dataset.as_numpy_iterator():
+    for batch in _read_feature(folder, info, "file", FILE_FEATURE):
         if not all(batch):
             return None
         files += map(os.fsdecode, batch)
@@ -220,6 +230,18 @@ def stream_split(
     options = tf.data.Options()
     options.autotune.enabled = False
     yield from dataset.with_options(options).as_numpy_iterator()
+
+
+def _read_feature(
+    folder: Path, info: SplitInfo, name: str, feature: tf.io.FixedLenFeature
+) -> Iterator[np.ndarray]:
+    """Yields one feature of all examples, batch by batch, `[B]`."""
+    dataset = (
+        tf.data.TFRecordDataset(_shard_paths(folder, info))
+        .batch(PARSE_BATCH_SIZE)
+        .map(lambda serialized: tf.io.parse_example(serialized, {name: feature})[name])
+    )
+    return dataset.as_numpy_iterator()
 
 
 def _shard_paths(folder: Path, info: SplitInfo) -> list[str]:

@@ -2,10 +2,10 @@
 
     python -m core_mlp.serving.held_out NUMBER NUM_FOLDS
 
-Runs in a copy of the project. There it divides the images of train and validation anew:
-validation becomes the fold, train all others. Then it runs train, which sees the fold
-as it sees any validation split: with patience, to choose the epoch. Replaces both
-splits and what train writes, and writes held_out.npz.
+Runs in a copy of the project and replaces its splits: validation becomes the fold, and
+train the other folds. Then it runs the stage train, which uses the fold like any
+validation split (with `patience`, it chooses the epoch). The answers are in
+held_out.npz.
 """
 
 import os
