@@ -21,7 +21,7 @@ import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
-from core_mlp.experiments.study import MAX_DRAWS, REDUCTION
+from core_mlp.experiments.study import RANDOM_DRAWS, REDUCTION, TPE_DRAWS
 from core_mlp.pipeline.files import write_json
 
 FOLDER = Path(__file__).parent
@@ -136,10 +136,11 @@ def search_with_optuna(
         sampler=sampler(seed=seed),
         pruner=optuna.pruners.SuccessiveHalvingPruner(first_rung, REDUCTION),
     )
+    samplers = TPE_DRAWS * [study.sampler] + RANDOM_DRAWS * [RandomSampler(seed)]
     end = 0.0
     trials = []
     known = set()
-    while end < 60 * minutes and (trial := draw_new(study, table, known)):
+    while end < 60 * minutes and (trial := draw_new(study, samplers, table, known)):
         setting = tuple(trial.params.values())
         known.add(setting)
         num_epochs = 0
@@ -163,10 +164,14 @@ def search_with_optuna(
 
 
 def draw_new(
-    study: optuna.Study, table: Table, known: set[Setting]
+    study: optuna.Study,
+    samplers: list[BaseSampler],
+    table: Table,
+    known: set[Setting],
 ) -> optuna.Trial | None:
-    """Draws a setting that was not drawn before; returns None if it finds none."""
-    for _ in range(MAX_DRAWS):
+    """Draws a setting that was not drawn before; returns None if no sampler does."""
+    for sampler in samplers:
+        study.sampler = sampler
         trial = study.ask()
         # Neighboring values are neighbors for Optuna, as in a range.
         for name, size in table.sizes.items():

@@ -251,7 +251,25 @@ def test_a_small_space_ends_when_all_settings_are_tried(space, capsys):
     run_search(space, number=5)
 
     assert len(trials_of(space)) == 2
-    assert "no new setting in 100 draws" in capsys.readouterr().out
+    assert "no new setting in 103 draws" in capsys.readouterr().out
+
+
+def test_drawing_good_settings_again_and_again_does_not_end_a_search(space):
+    space.write_text(
+        "learning_rate: [0.1, 0.01, 0.001, 0.0001]\nbatch_size: [8, 16, 32, 64, 128]\n"
+        "schedule: [constant, cosine]\n"
+    )
+    study = Study(Space.read(space))
+    for task in study.tasks(30):
+        is_good = task.settings[0] == "learning_rate=0.01"
+        accuracy = 0.9 if is_good else 0.1
+        task.observer.metrics = {
+            "validation_accuracy": accuracy,
+            "validation_loss": 1 - accuracy,
+        }
+        study.finish(Outcome(task, None))
+
+    assert len(study.finished()) == 30
 
 
 def test_no_trial_starts_after_the_time_is_up(space):

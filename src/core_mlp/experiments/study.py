@@ -19,7 +19,10 @@ from core_mlp.reporting.search import TrialResult
 # Trials are compared after a ninth and after a third of the epochs; the best third of
 # them goes on. Later than that, stopping one would save little.
 REDUCTION = 3
-MAX_DRAWS = 100
+# How often to draw until a setting is new. TPE may draw the same few again and again;
+# the rest is drawn at random.
+TPE_DRAWS = 3
+RANDOM_DRAWS = 100
 # With fewer trials, the importance of parameters is chance.
 MIN_FINISHED = 5
 OUTCOMES = {
@@ -61,7 +64,8 @@ class Study:
             check_origin(self._study, self.path, origin, self.snapshot.tree)
         # After an interruption, the same seed would draw the same values again.
         seed = self.params.seed + len(self._study.get_trials(deepcopy=False))
-        self._study.sampler = optuna.samplers.TPESampler(seed=seed)
+        self._tpe = optuna.samplers.TPESampler(seed=seed)
+        self._random = optuna.samplers.RandomSampler(seed=seed)
 
     def working(self) -> AbstractContextManager[None]:
         """Shows other processes that this one runs trials, in a `with` block."""
@@ -115,7 +119,8 @@ class Study:
     def _ask(self) -> Trial | None:
         """Draws a setting that no trial has; returns None if it finds none."""
         known = {tuple(trial.user_attrs["settings"]) for trial in self.trials()}
-        for _ in range(MAX_DRAWS):
+        for sampler in TPE_DRAWS * [self._tpe] + RANDOM_DRAWS * [self._random]:
+            self._study.sampler = sampler
             trial = self._study.ask()
             trial.set_user_attr("worker", self._workers.own)
             settings = self.space.draw(trial)
@@ -123,7 +128,7 @@ class Study:
                 trial.set_user_attr("settings", settings)
                 return Trial(trial, settings, last_rung=self._last_rung)
             self._study.tell(trial, state=TrialState.FAIL)
-        say(f"no new setting in {MAX_DRAWS} draws")
+        say(f"no new setting in {TPE_DRAWS + RANDOM_DRAWS} draws")
         return None
 
     def _requeue_abandoned(self) -> None:
