@@ -77,7 +77,7 @@ OTHERS = {
     "batch 1024": Setting(batch_size=1024),
     "2500-2000-1500-1000-500-10": Setting(num_images=6_400, hidden_sizes=LARGE),
 }
-# Images per second of reading a folder of 20,000 PNGs.
+# Images per second of reading a folder of 20,000 pictures.
 FOLDERS = {
     name: {
         "ours": ("ours_folder", setting, None),
@@ -87,6 +87,9 @@ FOLDERS = {
     for name, setting in {
         "folders": Setting(num_images=20_000),
         "folders 128": Setting(num_images=20_000, image_shape=(128, 128, 3)),
+        "folders 128, JPEG": Setting(
+            num_images=20_000, image_shape=(128, 128, 3), image_format="jpg"
+        ),
     }.items()
 }
 GROUPS = {

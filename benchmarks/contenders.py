@@ -37,7 +37,9 @@ class Setting(NamedTuple):
       precision: Type of the factors of matrix products.
       is_augmented: Whether the images are distorted by rotation, scale, shear and
         shift, which every contender supports.
-      image_shape: Height, width and channels of the PNGs, for those that read folders.
+      image_shape: Height, width and channels of the pictures, for those that read
+        folders.
+      image_format: Extension of these pictures.
     """
 
     num_images: int = 50_000
@@ -47,6 +49,7 @@ class Setting(NamedTuple):
     precision: str = "float32"
     is_augmented: bool = False
     image_shape: tuple[int, int, int] = (28, 28, 1)
+    image_format: str = "png"
 
     @property
     def layer_sizes(self) -> list[int]:
@@ -415,8 +418,9 @@ def ceiling(setting: Setting) -> Iterator[float]:
 
 
 def image_folder(setting: Setting) -> Path:
-    """Returns a folder of PNGs, smooth images of ten classes; generates it once."""
-    name = f"core_mlp_bench_{'x'.join(map(str, setting.image_shape))}"
+    """Returns a folder of smooth images of ten classes; generates it once."""
+    shape = "x".join(map(str, setting.image_shape))
+    name = f"core_mlp_bench_{shape}_{setting.image_format}"
     folder = Path(tempfile.gettempdir(), name)
     if folder.exists():
         return folder
@@ -426,7 +430,8 @@ def image_folder(setting: Setting) -> Path:
         small = Image.fromarray(
             rng.integers(0, 256, [7, 7, channels], np.uint8).squeeze()
         )
-        path = folder / "train" / str(index % NUM_CLASSES) / f"{index}.png"
+        name = f"{index}.{setting.image_format}"
+        path = folder / "train" / str(index % NUM_CLASSES) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         small.resize((width, height), Image.Resampling.BICUBIC).save(path)
     return folder
@@ -445,10 +450,9 @@ def ours_folder(setting: Setting) -> Iterator[float]:
         with tempfile.TemporaryDirectory() as out:
             found = listing.list_folder(folder.parent, folder.name)
             images = folders.find_images(found)
-            for name, info, batches, files in folders.read_splits(
-                images, found.root, "x", None, None
-            ):
-                arrays.write_arrays(Path(out, name), info, batches, files)
+            splits = folders.read_splits(images, found.root, "x", None, None)
+            for name, info, write_images, files in splits:
+                arrays.write_arrays(Path(out, name), info, write_images, files)
 
     return time_epochs(setting, fetch)
 

@@ -24,8 +24,8 @@ def main() -> None:
     with atomic_output(RAW) as partial:
         partial.mkdir()
         scratch_dir = partial.with_name("prepared")  # It is deleted with the rest.
-        for name, info, batches, files in read_dataset(p, scratch_dir):
-            arrays.write_arrays(partial / name, info, batches, files)
+        for name, info, write_images, files in read_dataset(p, scratch_dir):
+            arrays.write_arrays(partial / name, info, write_images, files)
             size = f"{info.num_examples:,} images of {list(info.image_shape)}"
             print(f"{name}: {size}", flush=True)
 

@@ -1,5 +1,6 @@
 """Metadata passed between stages."""
 
+import hashlib
 import json
 
 import pytest
@@ -58,6 +59,16 @@ def test_the_files_of_a_split_are_verified(tmp_path):
     (tmp_path / "images").write_bytes(b"124")
     with pytest.raises(InputError, match=f"^{tmp_path}/images: corrupt: its SHA-256"):
         SplitInfo.read_split(tmp_path)
+
+
+def test_a_file_that_was_hashed_as_it_was_written_is_not_read_again(tmp_path):
+    for name in ("images", "labels"):
+        (tmp_path / name).write_bytes(b"123")
+    known = {"images": "as it was written"}
+
+    digests = INFO.write_split(tmp_path, known).sha256
+
+    assert digests == known | {"labels": hashlib.sha256(b"123").hexdigest()}
 
 
 def test_a_network_carries_what_is_known_of_its_images():

@@ -521,7 +521,7 @@ def test_the_problems_of_the_data_are_counted(digits):
         if split == "test":
             images[8] = np.load(digits / "data/raw/train/images.npy")[700]
         shutil.rmtree(folder)
-        arrays.write_arrays(folder, info, [(images, labels)])
+        arrays.write_arrays(folder, info, arrays.batch_writer([(images, labels)]))
 
     preprocess.main()
 
@@ -549,7 +549,7 @@ def test_rare_classes_are_named(digits, capsys):
     images, labels = images[kept], labels[kept]
     info = info.model_copy(update={"num_examples": len(labels)})
     shutil.rmtree(folder)
-    arrays.write_arrays(folder, info, [(images, labels)])
+    arrays.write_arrays(folder, info, arrays.batch_writer([(images, labels)]))
     write_params(digits, validation_size=50)
 
     preprocess.main()

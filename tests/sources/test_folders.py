@@ -1,6 +1,7 @@
 """Folders of images: which files, in which order, and what is refused."""
 
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -16,6 +17,7 @@ from core_mlp.data.arrays import read_files
 from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.sources import folders
+from core_mlp.sources.image_files import read_image
 from core_mlp.sources.listing import list_folder
 from stages import fetch
 
@@ -250,23 +252,45 @@ def test_a_wrong_layout_is_refused(source, change, problem):
 def test_the_bytes_do_not_depend_on_how_the_work_is_divided(source, monkeypatch):
     before = contents(fetch_arrays()[1])
     monkeypatch.setattr(folders, "TASK_FILES", 3)
-    monkeypatch.setattr(folders, "WINDOW_TASKS", 2)
 
     assert contents(fetch_arrays()[1]) == before
 
 
-def exit_at_once(path, **_):
-    os._exit(9)
+TEST_PROCESS = os.getpid()
+
+
+def exit_in_a_worker(path, channels=None):
+    if os.getpid() != TEST_PROCESS:
+        os._exit(9)
+    return read_image(path, channels)
 
 
 def run_out_of_memory(path, channels):
     raise MemoryError
 
 
-def test_a_worker_that_is_killed_is_one_line(source, monkeypatch):
-    monkeypatch.setattr(folders, "sha256", exit_at_once)
+@pytest.mark.parametrize("work", ["sha256", "read_image"])
+def test_a_worker_that_is_killed_is_one_line(source, monkeypatch, work):
+    monkeypatch.setattr(folders, work, exit_in_a_worker)
 
     assert refusal().startswith("a process that reads images was killed, perhaps")
+
+
+def test_a_disk_that_is_full_when_a_worker_writes_names_the_output(source):
+    write_params(Path(), dataset="my-Pictures")
+    Path("data/raw").mkdir()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Less than the images, more than the labels.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            fetch.main()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert error.value.filename == "data/raw"
+    assert sorted(os.listdir("data")) == ["raw", "source"]
+    assert os.listdir("data/raw") == []
 
 
 def test_an_image_that_takes_too_much_memory_is_listed(source, monkeypatch, capsys):

@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from helpers import ROOT
 from sklearn.datasets import load_digits
 
+from core_mlp.data import arrays
 from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.sources import tfds as sources
@@ -196,24 +197,31 @@ class TestOnly(Pictures):
     SPLIT = "test"
 
 
+def read_examples(split, folder):
+    """Returns the images and labels of a split, by way of what fetch writes."""
+    arrays.write_arrays(folder, split.info, split.write_images)
+    _, images, labels = arrays.read_arrays(folder)
+    return images, labels
+
+
 def test_images_of_different_sizes_are_resized_and_converted(tmp_path):
     builder, archives, shape = sources.find_dataset("pictures", tmp_path, [8, 10])
     prepare(builder, archives)
 
-    ((split, info, batches, _),) = sources.read_splits(builder, shape)
-    images, labels = map(np.concatenate, zip(*batches, strict=True))
+    (split,) = sources.read_splits(builder, shape)
+    images, labels = read_examples(split, tmp_path / "raw")
 
-    assert split == "train"
-    assert info.image_shape == (8, 10, 3)
+    assert split.name == "train"
+    assert split.info.image_shape == (8, 10, 3)
     assert images.shape == (20, 8, 10, 3)
     assert images.dtype == np.uint8
     for image, label in zip(images, labels, strict=True):
         # Nothing else, such as padding.
         assert (image == [[200, 0, 0], [0, 0, 200]][label]).all()
     _, _, gray = sources.find_dataset("pictures", tmp_path, [8, 10], 1)
-    ((_, gray_info, batches, _),) = sources.read_splits(builder, gray)
-    assert gray_info.image_shape == (8, 10, 1)
-    assert {image.shape for images, _ in batches for image in images} == {(8, 10, 1)}
+    (split,) = sources.read_splits(builder, gray)
+    images, _ = read_examples(split, tmp_path / "gray")
+    assert split.info.image_shape == images.shape[1:] == (8, 10, 1)
 
 
 @pytest.mark.parametrize(
@@ -236,9 +244,8 @@ def test_images_of_one_size_are_resized_and_converted(tmp_path):
     builder = prepare(SklearnDigits(data_dir=tmp_path), tmp_path / "none")
 
     def read(shape):
-        for split, info, batches, _ in sources.read_splits(builder, shape):
-            if split == "test":
-                return info, np.concatenate([images for images, _ in batches])
+        _, test = sources.read_splits(builder, shape)
+        return test.info, read_examples(test, tmp_path / f"raw {shape}")[0]
 
     shape = sources._output_shape(builder, [16, 16], 3)
     splits = [split for split, *_ in sources.read_splits(builder, shape)]
@@ -346,8 +353,10 @@ def test_a_prepared_dataset_of_another_user_is_read(tmp_path, monkeypatch):
     builder, archives, shape = sources.find_dataset("pictures", tmp_path, [8, 8])
     prepared = sources.prepare_dataset(builder, archives, tmp_path)
 
-    ((_, info, batches, _),) = sources.read_splits(prepared, shape)
-    assert sum(len(labels) for _, labels in batches) == info.num_examples == 20
+    (split,) = sources.read_splits(prepared, shape)
+    monkeypatch.undo()
+    images, _ = read_examples(split, tmp_path / "raw")
+    assert len(images) == split.info.num_examples == 20
 
 
 def test_a_tfds_folder_of_another_user_is_named(tmp_path, monkeypatch):

@@ -98,9 +98,18 @@ class SplitInfo(Metadata):
         """Writes the metadata, without what is not known."""
         write_json(path, self.model_dump(mode="json", exclude_none=True))
 
-    def write_split(self, folder: Path) -> Self:
-        """Writes the metadata beside the files of a split, with their digests."""
-        digests = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    def write_split(self, folder: Path, known: Mapping[str, str] | None = None) -> Self:
+        """Writes the metadata beside the files of a split, with their digests.
+
+        Args:
+          folder: The folder of the split.
+          known: Digest of each file, by its name, that need not be read for it.
+        """
+        known = known or {}
+        digests = {
+            path.name: known.get(path.name) or sha256(path)
+            for path in sorted(folder.iterdir())
+        }
         info = self.model_copy(update={"sha256": digests})
         info.write(folder / "info.json")
         return info

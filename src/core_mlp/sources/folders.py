@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from core_mlp.data.arrays import Batches, Split, describe_split
+from core_mlp.data.arrays import Split, describe_split
 from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.files import sha256
 from core_mlp.pipeline.params import PARAMS_FILE
@@ -39,11 +39,10 @@ SPLIT_NAMES = {
     "validation": "validation",
     "dev": "validation",
 }
-# Size of a task: large enough to hide the cost of passing it on, small enough for
-# memory.
+# Size of a task: large enough to hide the cost of passing it on, small enough to keep
+# all processes busy to the end.
 TASK_FILES = 64
 TASK_BYTES = 2**20
-WINDOW_TASKS = 256
 MAX_PROBLEMS = 20
 
 # Paths of images, by split and then by class.
@@ -71,8 +70,10 @@ def find_images(listing: Listing) -> Images:
             listing.refuse_ignored(path)
     images: FilesByFolder = {}
     others: FilesByFolder = {}
+    root = str(listing.root)
     for path in listing.files:
-        found = images if is_image_file(listing.root / path) else others
+        # Not by pathlib, which takes longer than all the rest of this function.
+        found = images if is_image_file(f"{root}/{path}") else others
         found.setdefault(os.path.dirname(path), []).append(path)
     if not images.keys() - {""}:
         return {}
@@ -143,7 +144,7 @@ def _find_classes(
                 expected = f"the images of a class directly in {listing.root / folder}"
                 _refuse_place(listing, path, expected)
         name = unicodedata.normalize("NFC", os.path.basename(folder))
-        full = [str(listing.root / path) for path in paths]
+        full = [os.path.join(listing.root, path) for path in paths]
         classes.setdefault(name, []).extend(full)
     for folder in listing.folders:
         if os.path.dirname(folder) != base or folder in images:
@@ -213,7 +214,7 @@ def read_splits(
       channels: 1 for gray, 3 for RGB; None to keep the original.
 
     Yields:
-      Each split; its batches are to be consumed before the next.
+      Each split; its images are to be written before the next.
 
     Raises:
       InputError: If shapes differ, test has a class that train lacks, or, after the
@@ -237,7 +238,7 @@ def read_splits(
                 class_paths = classes.get(class_name, [])
                 labels += [label] * len(class_paths)
                 paths += class_paths
-            hashes = _map(pool, sha256, paths, TASK_FILES)
+            hashes = _map(pool, sha256, paths, chunksize=TASK_FILES)
             hashes = tqdm(hashes, "hash", len(paths), unit="file", disable=None)
             files = sorted(zip(hashes, labels, paths, strict=True))
             if not example:
@@ -249,12 +250,15 @@ def read_splits(
                 class_names=names,
                 num_examples=len(files),
             )
-            yield Split(
-                name=split,
-                info=info,
-                batches=_read_batches(pool, read, files, example, problems),
-                files=_paths_in(root, files),
+            write_images = partial(
+                _write_images,
+                pool=pool,
+                read=read,
+                files=files,
+                example=example,
+                problems=problems,
             )
+            yield Split(split, info, write_images, _paths_in(root, files))
     finally:
         pool.shutdown(cancel_futures=True)
     if problems:
@@ -280,34 +284,63 @@ def _find_example(
     return "", (1, 1, 1)
 
 
-def _read_batches(
+def _write_images(
+    path: Path,
+    start: int,
+    *,
     pool: ProcessPoolExecutor,
     read: Callable[[str], np.ndarray | str],
     files: list[tuple[str, int, str]],
     example: tuple[str, tuple[int, ...]],
     problems: list[str],
-) -> Batches:
-    """Reads files in other processes, one window of tasks after another.
+) -> Iterator[np.ndarray]:
+    """Decodes files in other processes, which write the pixels into `path`.
 
     If a file cannot be read, the reason is added to `problems`, and a black image takes
     its place.
     """
     first, shape = example
-    task = max(1, min(TASK_FILES, TASK_BYTES // math.prod(shape)))
-    for start in range(0, len(files), WINDOW_TASKS * task):
-        window = files[start : start + WINDOW_TASKS * task]
-        results = _map(pool, read, [path for _, _, path in window], task)
-        for (_, label, path), pixels in zip(window, results, strict=True):
-            if isinstance(pixels, str):
-                problems.append(pixels)
-                pixels = np.zeros(shape, np.uint8)
-            elif pixels.shape != shape:
-                key = "channels" if pixels.shape[:2] == shape[:2] else "image_size"
+    image_bytes = math.prod(shape)
+    size = max(1, min(TASK_FILES, TASK_BYTES // image_bytes))
+    tasks = [files[index : index + size] for index in range(0, len(files), size)]
+    paths = [[file for _, _, file in task] for task in tasks]
+    starts = [start + index * size * image_bytes for index in range(len(tasks))]
+    write = partial(_write_task, output=path, shape=shape, read=read)
+    for task, outcomes in zip(tasks, _map(pool, write, paths, starts), strict=True):
+        for (_, _, file), outcome in zip(task, outcomes, strict=True):
+            if isinstance(outcome, str):
+                problems.append(outcome)
+            elif outcome != shape:
+                key = "channels" if outcome[:2] == shape[:2] else "image_size"
                 raise InputError(
                     f"{PARAMS_FILE}: {key} = null: {first!r} has the shape "
-                    f"{list(shape)}, {path!r} has {list(pixels.shape)}: set {key}"
+                    f"{list(shape)}, {file!r} has {list(outcome)}: set {key}"
                 )
-            yield pixels[np.newaxis], np.array([label])
+        yield np.array([label for _, label, _ in task])
+
+
+def _write_task(
+    paths: list[str],
+    start: int,
+    *,
+    output: Path,
+    shape: tuple[int, ...],
+    read: Callable[[str], np.ndarray | str],
+) -> list[tuple[int, ...] | str]:
+    """Decodes files and writes their pixels, one after another, from `start` on.
+
+    Returns:
+      The shape of each image, or the reason why it cannot be read.
+    """
+    outcomes = []
+    with output.open("r+b") as file:
+        file.seek(start)
+        for path in paths:
+            pixels = read(path)
+            outcome = pixels if isinstance(pixels, str) else pixels.shape
+            file.write(pixels if outcome == shape else bytes(math.prod(shape)))
+            outcomes.append(outcome)
+    return outcomes
 
 
 def _read(
@@ -324,11 +357,11 @@ def _read(
 
 
 def _map(
-    pool: ProcessPoolExecutor, function: Callable, paths: Sequence[str], task: int
+    pool: ProcessPoolExecutor, function: Callable, *items: Sequence, chunksize: int = 1
 ) -> Iterator:
-    """Yields a function's results for each path, computed in other processes."""
+    """Yields a function's results for each item, computed in other processes."""
     try:
-        yield from pool.map(function, paths, chunksize=task)
+        yield from pool.map(function, *items, chunksize=chunksize)
     except BrokenProcessPool as error:
         raise InputError(
             "a process that reads images was killed, perhaps because the memory was "

@@ -15,7 +15,7 @@ from PIL import Image
 
 # TFDS finds only the datasets whose modules are imported.
 from core_mlp.sources import digits  # noqa: F401  # isort: skip
-from core_mlp.data.arrays import Batches, Split, describe_split
+from core_mlp.data.arrays import Batches, Split, batch_writer, describe_split
 from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.files import process_lock, sha256
 from core_mlp.pipeline.params import PARAMS_FILE
@@ -221,7 +221,8 @@ def read_splits(builder: Builder, shape: Shape) -> Iterator[Split]:
             num_examples=count,
             drawing_side=DRAWING_SIDES.get((name, tuple(shape))) if is_train else None,
         )
-        yield Split(split, split_info, _read_batches(builder, split, shape))
+        batches = _read_batches(builder, split, shape)
+        yield Split(split, split_info, batch_writer(batches))
 
 
 def _read_batches(builder: Builder, split: str, shape: Shape) -> Batches:
