@@ -1,4 +1,4 @@
-"""Measures each stage on many pictures: seconds, peak memory, and bytes on disk.
+"""Measures each stage on many pictures: time, peak memory, and bytes on disk.
 
     PYTHONPATH=. python benchmarks/scale.py NUM_PICTURES
 
@@ -10,6 +10,7 @@ another. Writes scale.csv. Delete the clone, and its DVC cache, afterward.
 import csv
 import multiprocessing
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -36,14 +37,23 @@ PLACES = {
     "data/tfrecords": Path("data/tfrecords"),
     "DVC's cache": Path(".dvc/cache"),
 }
+COLUMNS = (
+    "what",
+    "seconds",
+    "processor_seconds",
+    "peak_MiB",
+    "peak_MiB_without_files",
+    "MiB",
+)
 POLL_SECONDS = 0.2
 MIB = 2**20
 
 
 def main() -> None:
     num_pictures = int(sys.argv[1])
-    with multiprocessing.Pool() as pool:
-        pool.map(write_picture, range(num_pictures), chunksize=1000)
+    if not FOLDER.exists():
+        with multiprocessing.Pool() as pool:
+            pool.map(write_picture, range(num_pictures), chunksize=1000)
     yaml = YAML()
     params = yaml.load(Path("params.yaml"))
     params.update(CHANGES)
@@ -53,13 +63,18 @@ def main() -> None:
         commands[stage] = ["dvc", "repro", "--quiet", "--single-item", stage]
     with Path("scale.csv").open("w") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["what", "seconds", "peak_MiB", "peak_anonymous_MiB", "MiB"])
+        writer.writerow(COLUMNS)
         for name, command in commands.items():
-            seconds, peak, anonymous = measure(command)
-            writer.writerow([name, f"{seconds:.0f}", peak, anonymous, ""])
+            writer.writerow([name, *measure(command), ""])
             file.flush()
         for name, size in sizes(PLACES).items():
-            writer.writerow([name, "", "", "", size])
+            writer.writerow([name, "", "", "", "", size])
+        set_links = ["dvc", "config", "--local", "cache.type", "hardlink,symlink"]
+        subprocess.run(set_links, check=True)
+        relink = ["dvc", "checkout", "--quiet", "--relink"]
+        writer.writerow(["dvc checkout --relink", *measure(relink), ""])
+        for name, size in sizes(PLACES).items():
+            writer.writerow([f"{name}, with links", "", "", "", "", size])
 
 
 def write_picture(index: int) -> None:
@@ -73,15 +88,16 @@ def write_picture(index: int) -> None:
     image.resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(path)
 
 
-def measure(command: list[str]) -> tuple[float, int, int]:
+def measure(command: list[str]) -> tuple[int, int, int, int]:
     """Runs a command.
 
     Returns:
-      Its seconds; the most memory, in MiB, that it and the processes below it had at
-      one time; and the most that was not the content of files, which the system may
-      drop when it needs the memory.
+      Its seconds; seconds of processor time; the most memory, in MiB, that it and the
+      processes below it had at one time; and the most that was not the content of
+      files, which the system may drop when it needs the memory.
     """
     start = time.monotonic()
+    start_used = processor_seconds()
     peak = anonymous = 0
     process = subprocess.Popen(command)
     while process.poll() is None:
@@ -93,7 +109,15 @@ def measure(command: list[str]) -> tuple[float, int, int]:
         time.sleep(POLL_SECONDS)
     if process.returncode:
         sys.exit(f"{command} failed")
-    return time.monotonic() - start, peak // MIB, anonymous // MIB
+    seconds = round(time.monotonic() - start)
+    used = round(processor_seconds() - start_used)
+    return seconds, used, peak // MIB, anonymous // MIB
+
+
+def processor_seconds() -> float:
+    """Returns the processor time of all processes that have been run so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def memory_of(processes: Iterable[psutil.Process]) -> Iterable[tuple[int, int]]:
