@@ -221,6 +221,19 @@ def test_a_time_limit_is_above_zero(minutes):
     assert f"{minutes}: expected a number above 0" in result.stdout
 
 
+def test_another_dataset_is_refused_before_anything_runs(made_up, workspace):
+    path = workspace / "params.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("dataset: ", "dataset: my_"))
+
+    result = core_mlp("decide", cwd=workspace)
+
+    path.write_text(text)
+    [line] = result.stdout.splitlines()
+    assert line.startswith("error: params.yaml: dataset = my_")
+    assert "main has " in line
+
+
 def test_parameters_are_checked_before_anything_runs(made_up, workspace):
     path = workspace / "params.yaml"
     text = path.read_text()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, commit_all, core_mlp, write_params
+from helpers import ROOT, commit_all, core_mlp, run, write_params
 
 from core_mlp.data.tfrecords import read_split, write_split
 from core_mlp.experiments.suspects import run_suspects
@@ -198,6 +198,26 @@ def test_a_model_is_asked_about_images_that_it_has_not_seen(
     wrong = found.probabilities.argmax(axis=1) != labels
     assert 0 < wrong.sum() < len(labels)
     np.testing.assert_array_equal(found.contradicted, np.array(images)[wrong])
+
+
+def test_pictures_that_were_added_to_dvc_are_there(project):
+    pets = project / "data/source/pets"
+    pets.mkdir(parents=True)
+    (pets / "rex.png").write_text("a dog")
+    (project / "dvc.yaml").write_text(
+        "stages:\n"
+        "  preprocess:\n"
+        "    cmd: cp data/source/pets/rex.png split\n"
+        "    deps: [data/source]\n"
+        "    outs: [split]\n"
+    )
+    run("dvc", "add", "--quiet", "data/source/pets", cwd=project)
+    commit_all(project, "Pets")
+    shutil.rmtree(pets)  # As in a copy that Git makes.
+
+    held_out.make_splits()
+
+    assert (project / "split").read_text() == "a dog"
 
 
 @pytest.mark.slow

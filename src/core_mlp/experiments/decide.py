@@ -109,12 +109,13 @@ def decide(
             f"--max-seeds {budget.max_seeds}: expected {MIN_SEEDS} to {MAX_SEEDS}, the "
             "numbers of seeds per side that are compared"
         )
-    if head is None:
-        load_params(Params)  # Before anything runs.
+    params = load_params(Params) if head is None else None  # Before anything runs.
     deadline = time.monotonic() + 60 * budget.minutes
     rules, edits = gate.load_rules(base, head)
     sides = Sides(Setting(base), Setting(head), metric, rules.max_accuracy_loss)
     check_metric(sides.base, metric)
+    if params:
+        check_dataset(sides.base, params.dataset)
     if head is None:
         run_seeds_of(sides.head, [1])
         sides.head.reuse(read_seeds(SEEDS_FILE))
@@ -176,6 +177,16 @@ def check_metric(side: Setting, metric: str) -> None:
         for seed, result in side.results.items()
         if metric in result.metrics
     }
+
+
+def check_dataset(base: Setting, dataset: str) -> None:
+    """Raises InputError if the workspace has another dataset than the base."""
+    of_base = base.run.params["dataset"]
+    if of_base != dataset:
+        raise InputError(
+            f"params.yaml: dataset = {dataset}: {base.name} has {of_base}, so nothing "
+            "can be compared: commit results of this dataset, and decide against them"
+        )
 
 
 def warn_if_stale(setting: Setting) -> None:

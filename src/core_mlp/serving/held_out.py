@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from core_mlp.pipeline.environment import SOURCE
 from core_mlp.pipeline.errors import exit_on_input_error
 from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.pipeline.text import print_any_text
@@ -47,8 +48,14 @@ def make_splits() -> None:
     """Runs fetch and preprocess, if DVC does not have their outputs."""
     from dvc.cli import main as run_dvc
 
-    if code := run_dvc(["repro", "preprocess"]):
-        sys.exit(code)
+    commands = [["repro", "preprocess"]]
+    # Git's copy of the project lacks what was added to DVC, and repro does not check it
+    # out.
+    if added := sorted(map(str, SOURCE.glob("*.dvc"))):
+        commands.insert(0, ["checkout", "--quiet", *added])
+    for command in commands:
+        if code := run_dvc(command):
+            sys.exit(code)
 
 
 def train() -> None:
