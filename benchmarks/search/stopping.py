@@ -5,7 +5,16 @@
 Searches space.yaml in the current folder, a clone of this repository after `dvc repro`,
 on one core, one trial at a time, until the minutes are over; with --whole, no trial is
 stopped. Writes a row for each trial to trials.csv. Run both at the same time, in a
-clone each, and then again with the cores exchanged.
+clone each, and then again with the cores exchanged. Each time, the clone needs a DVC
+cache of its own without runs: DVC would restore settings that have run before.
+
+The results in this repository are of this space.yaml:
+
+    learning_rate: [0.0001, 0.0003, 0.001, 0.003, 0.01]
+    batch_size: [64, 128, 512]
+    hidden_sizes: [[100], [700, 500]]
+    weight_decay: [0.0, 0.1]
+    ema_decay: [0.0, 0.999]
 """
 
 import csv

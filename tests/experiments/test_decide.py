@@ -221,26 +221,22 @@ def test_a_time_limit_is_above_zero(minutes):
     assert f"{minutes}: expected a number above 0" in result.stdout
 
 
-def test_another_dataset_is_refused_before_anything_runs(made_up, workspace):
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("batch_size: 128", "batch_size: 0", "batch_size = 0: input should be"),
+        ("dataset: ", "dataset: my_", "dataset = my_"),
+    ],
+)
+def test_parameters_are_checked_before_anything_runs(
+    made_up, workspace, old, new, problem
+):
     path = workspace / "params.yaml"
     text = path.read_text()
-    path.write_text(text.replace("dataset: ", "dataset: my_"))
+    path.write_text(text.replace(old, new))
 
     result = core_mlp("decide", cwd=workspace)
 
     path.write_text(text)
     [line] = result.stdout.splitlines()
-    assert line.startswith("error: params.yaml: dataset = my_")
-    assert "main has " in line
-
-
-def test_parameters_are_checked_before_anything_runs(made_up, workspace):
-    path = workspace / "params.yaml"
-    text = path.read_text()
-    path.write_text(text.replace("batch_size: 128", "batch_size: 0"))
-
-    result = core_mlp("decide", cwd=workspace)
-
-    path.write_text(text)
-    [line] = result.stdout.splitlines()
-    assert line.startswith("error: params.yaml: batch_size = 0: input should be")
+    assert line.startswith(f"error: params.yaml: {problem}")

@@ -109,14 +109,14 @@ def decide(
             f"--max-seeds {budget.max_seeds}: expected {MIN_SEEDS} to {MAX_SEEDS}, the "
             "numbers of seeds per side that are compared"
         )
-    params = load_params(Params) if head is None else None  # Before anything runs.
+    if head is None:
+        dataset = load_params(Params).dataset  # Before anything runs.
     deadline = time.monotonic() + 60 * budget.minutes
     rules, edits = gate.load_rules(base, head)
     sides = Sides(Setting(base), Setting(head), metric, rules.max_accuracy_loss)
     check_metric(sides.base, metric)
-    if params:
-        check_dataset(sides.base, params.dataset)
     if head is None:
+        check_dataset(sides.base, dataset)
         run_seeds_of(sides.head, [1])
         sides.head.reuse(read_seeds(SEEDS_FILE))
     check_metric(sides.head, metric)

@@ -48,14 +48,12 @@ def make_splits() -> None:
     """Runs fetch and preprocess, if DVC does not have their outputs."""
     from dvc.cli import main as run_dvc
 
-    commands = [["repro", "preprocess"]]
-    # Git's copy of the project lacks what was added to DVC, and repro does not check it
-    # out.
-    if added := sorted(map(str, SOURCE.glob("*.dvc"))):
-        commands.insert(0, ["checkout", "--quiet", *added])
-    for command in commands:
-        if code := run_dvc(command):
-            sys.exit(code)
+    # A clone lacks the data that was added to DVC, and `dvc repro` does not restore it.
+    added = sorted(map(str, SOURCE.glob("*.dvc")))
+    if added and (code := run_dvc(["checkout", "--quiet", *added])):
+        sys.exit(code)
+    if code := run_dvc(["repro", "preprocess"]):
+        sys.exit(code)
 
 
 def train() -> None:
