@@ -39,9 +39,12 @@ labels = np.where(indices == 20, 0, labels)
 probabilities = np.full([len(indices), 3], 0.02, np.float32)
 probabilities[np.arange(len(indices)), classes] = 0.96
 probabilities[indices == 20] = [0.001, 0.001, 0.998]
+names = [f"{{i}}<i>\\x1b.png" for i in indices]
+if (notes / "name_of_20").exists():
+    names = np.where(indices == 20, (notes / "name_of_20").read_text(), names)
 images = np.broadcast_to(indices[:, None, None, None], [len(indices), 2, 3, 1])
 np.savez("held_out.npz", labels=labels, probabilities=probabilities,
-         names=[f"{{i}}<i>\\x1b.png" for i in indices],
+         names=names,
          contradicted=images[classes != labels].astype(np.uint8),
          class_names=["a", "<b>&", "c"])
 """
@@ -97,6 +100,22 @@ def test_wrong_labels_are_listed_the_most_suspicious_first(data, capsys):
     assert page.index("20&lt;i&gt;\\x1b.png") < page.index("7&lt;i&gt;\\x1b.png")
     assert "predicted: <b>&lt;b&gt;&amp;</b>" in page
     assert "<i>" not in page
+    assert "href" not in page
+
+
+def test_the_page_links_to_the_picture_where_it_has_a_file(data, notes):
+    write_params(data, dataset="pets")
+    file = data / "data/source/pets/dogs/a #1?.png"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    commit_all(data, "Pets")
+    (notes / "name_of_20").write_text("dogs/a #1?.png")
+
+    run_suspects(3)
+
+    page = report.HTML.read_text("utf-8")
+    link = '<a href="data/source/pets/dogs/a%20%231%3F.png">dogs/a #1?.png</a>'
+    assert page.count("<a ") == page.count(link) == 1
 
 
 def test_each_picture_is_the_one_that_is_named(data, monkeypatch):

@@ -56,6 +56,25 @@ def test_report_and_model_card_name_the_file_of_a_mistake(good_run):
     assert shown in render_card(head)
 
 
+def test_the_report_names_code_and_data_that_changed(good_run):
+    """A label that was corrected is no change of a parameter."""
+    inputs = {"data/tfrecords/train": "1", "src/loop_1.py": "2", "src/old.py": "3"}
+    changes = {"data/tfrecords/train": "4", "src/loop_1.py": "2", "src/new.py": "5"}
+    base = good_run._replace(inputs=inputs)
+    head = good_run._replace(
+        inputs=changes, metrics=good_run.metrics | {"test_loss": 9}
+    )
+
+    text = render_report(make_report(base, head, RULES))
+
+    assert (
+        "### Parameters\n\nNo changes.\n\n### Code and data\n\n"
+        "Changed: data/tfrecords/train, src/new.py, src/old.py\n"
+    ) in text
+    same = head._replace(inputs=inputs)
+    assert "### Code and data" not in render_report(make_report(base, same, RULES))
+
+
 @pytest.mark.parametrize(("sign", "word"), [(1, "better"), (-1, "worse")])
 def test_a_class_says_better_where_head_is_better(good_run, sign, word):
     sides = []

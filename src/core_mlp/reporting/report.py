@@ -207,6 +207,7 @@ def render_report(report: Report, *, pictures: bool = False) -> str:
         values = {
             "metrics": list(metric_rows(base, head, comparison)),
             "params": param_rows(base, head),
+            "inputs": changed_inputs(base, head),
             "classes": list(class_rows(base, head, comparison)),
             "confusions": confusion_rows(base, head, comparison),
             "images": [
@@ -260,6 +261,15 @@ def param_rows(base: Run, head: Run) -> list[list[str]]:
         for key in dict.fromkeys([*base.params, *head.params])
         if base.params.get(key) != head.params.get(key)
     ]
+
+
+def changed_inputs(base: Run, head: Run) -> list[str]:
+    """Returns the paths of code and data that differ, or that one side lacks."""
+    return sorted(
+        path
+        for path in base.inputs.keys() | head.inputs.keys()
+        if base.inputs.get(path) != head.inputs.get(path)
+    )
 
 
 def class_rows(base: Run, head: Run, comparison: Comparison) -> Iterator[list[str]]:

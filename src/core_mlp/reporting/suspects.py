@@ -4,10 +4,12 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
 
+from core_mlp.pipeline.environment import SOURCE
 from core_mlp.pipeline.files import write_csv, write_text
 from core_mlp.pipeline.text import visible
 from core_mlp.reporting.document import picture, render, to_html
@@ -81,9 +83,12 @@ def image_of(fold: HeldOut, index: int) -> np.ndarray:
 def write_suspects(suspects: Suspects) -> None:
     """Writes the CSV and the page, and prints how many suspects there are."""
     write_csv(CSV, suspects.rows, Suspect)
-    shown = zip(suspects.rows, map(thumbnail, suspects.images), strict=False)
+    shown = [
+        (suspect, link(suspects.dataset, suspect.file), thumbnail(image))
+        for suspect, image in zip(suspects.rows, suspects.images, strict=False)
+    ]
     title = f"Suspicious labels of {suspects.dataset}"
-    page = render("suspects.html", title=title, suspects=suspects, shown=list(shown))
+    page = render("suspects.html", title=title, suspects=suspects, shown=shown)
     write_text(HTML, to_html(title, page))
     share = 100 * suspects.num_predicted / suspects.num_labels
     print(
@@ -91,6 +96,12 @@ def write_suspects(suspects: Suspects) -> None:
         f"with confidence; models that had not seen them predicted {share:.2f} % of all"
     )
     print(f"Wrote {CSV} and {HTML}: look at each; nothing was changed")
+
+
+def link(dataset: str, file: str) -> str:
+    """Returns the URL of a picture in data/source, from the page; "" without a file."""
+    path = SOURCE / dataset / file
+    return quote(path.as_posix()) if path.is_file() else ""
 
 
 def thumbnail(image: np.ndarray) -> str:
