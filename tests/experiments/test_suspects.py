@@ -14,7 +14,8 @@ from core_mlp.experiments.suspects import run_suspects
 from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.reporting import suspects as report
-from core_mlp.results.suspects import HeldOut
+from core_mlp.results import suspects as results
+from core_mlp.results.suspects import HeldOut, find_kept
 from core_mlp.serving import held_out
 
 # Stands in for `python -m core_mlp.experiments.child PID CORES
@@ -45,7 +46,8 @@ if (notes / "name_of_20").exists():
 images = np.broadcast_to(indices[:, None, None, None], [len(indices), 2, 3, 1])
 np.savez("held_out.npz", labels=labels, probabilities=probabilities,
          names=names,
-         contradicted=images[classes != labels].astype(np.uint8),
+         kept=np.flatnonzero(classes != labels),
+         images=images[classes != labels].astype(np.uint8),
          class_names=["a", "<b>&", "c"])
 """
 
@@ -216,7 +218,25 @@ def test_a_model_is_asked_about_images_that_it_has_not_seen(
     np.testing.assert_allclose(found.probabilities.sum(axis=1), 1.0, rtol=1e-5)
     wrong = found.probabilities.argmax(axis=1) != labels
     assert 0 < wrong.sum() < len(labels)
-    np.testing.assert_array_equal(found.contradicted, np.array(images)[wrong])
+    assert len(found.kept) == min(results.MAX_SHOWN, wrong.sum())
+    assert wrong[found.kept].all()
+    np.testing.assert_array_equal(found.images, np.array(images)[found.kept])
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [(1, [4]), (2, [1, 4, 5]), (3, [1, 4, 5]), (9, [1, 2, 4, 5])]
+)
+def test_a_fold_keeps_the_pictures_that_may_be_shown(monkeypatch, limit, expected):
+    monkeypatch.setattr(results, "MAX_SHOWN", limit)
+    # Of the label 0; the images 0 and 3 are not contradicted.
+    of_label = np.array([0.6, 0.25, 0.375, 0.9, 0.0, 0.25])
+    probabilities = np.stack([of_label, 1 - of_label], axis=1)
+
+    assert find_kept(np.zeros(6, int), probabilities).tolist() == expected
+
+
+def test_a_fold_keeps_no_picture_if_its_labels_are_all_predicted():
+    assert find_kept(np.array([0, 1]), np.eye(2)).tolist() == []
 
 
 def test_pictures_that_were_added_to_dvc_are_there(project):

@@ -13,11 +13,10 @@ from core_mlp.pipeline.environment import SOURCE
 from core_mlp.pipeline.files import write_csv, write_text
 from core_mlp.pipeline.text import visible
 from core_mlp.reporting.document import picture, render, to_html
-from core_mlp.results.suspects import HeldOut, Suspect
+from core_mlp.results.suspects import MAX_SHOWN, HeldOut, Suspect
 
 CSV = Path("suspects.csv")
 HTML = Path("suspects.html")
-MAX_SHOWN = 200  # Pictures on the page.
 MAX_SIDE = 128  # Pixels of a picture on the page; larger ones are scaled down.
 
 
@@ -58,7 +57,7 @@ class Suspects(NamedTuple):
             num_labels=len(places),
             num_predicted=sum(int(np.sum(~fold.is_contradicted)) for fold in folds),
             rows=[describe(fold, index) for fold, index in suspects],
-            images=[image_of(fold, index) for fold, index in suspects[:MAX_SHOWN]],
+            images=[fold.image_of(index) for fold, index in suspects[:MAX_SHOWN]],
         )
 
 
@@ -73,11 +72,6 @@ def describe(fold: HeldOut, index: int) -> Suspect:
         confidence=probabilities[predicted],
         label_confidence=probabilities[label],
     )
-
-
-def image_of(fold: HeldOut, index: int) -> np.ndarray:
-    """Returns an image of a fold that is contradicted, `[H, W, C]` uint8."""
-    return fold.contradicted[np.count_nonzero(fold.is_contradicted[:index])]
 
 
 def write_suspects(suspects: Suspects) -> None:

@@ -19,7 +19,7 @@ from core_mlp.pipeline.environment import SOURCE
 from core_mlp.pipeline.errors import exit_on_input_error
 from core_mlp.pipeline.metadata import SplitInfo
 from core_mlp.pipeline.text import print_any_text
-from core_mlp.results.suspects import HELD_OUT, HeldOut
+from core_mlp.results.suspects import HELD_OUT, HeldOut, find_kept
 
 TRAIN = Path("data/tfrecords/train")
 VALIDATION = Path("data/tfrecords/validation")
@@ -100,11 +100,13 @@ def answer(by_index: list[str]) -> HeldOut:
         return {name: values.numpy() for name, values in found.items()}
 
     _, probabilities = answers.predict(classify, images)
+    kept = find_kept(labels, probabilities)
     return HeldOut(
         names=np.array(tfrecords.read_files(VALIDATION, info) or by_index),
         labels=labels,
         probabilities=probabilities,
-        contradicted=images[probabilities.argmax(axis=1) != labels],
+        kept=kept,
+        images=images[kept],
         class_names=np.array(info.class_names),
     )
 
