@@ -27,6 +27,23 @@ PARAMS = {
     "epochs": 10,
 }
 TIMEOUT = 120
+# Runs a stage, given its command. DVC's databases, which are larger than the limit, are
+# written before.
+LIMITED = """\
+import resource, runpy, sys
+import stages
+from core_mlp.pipeline import provenance
+
+describe = provenance.describe_stage
+
+def describe_and_limit(stage):
+    record = describe(stage)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (32 * 1024, 32 * 1024))
+    return record
+
+provenance.describe_stage = describe_and_limit
+runpy.run_module(sys.argv[1].split()[-1], run_name="__main__", alter_sys=True)
+"""
 pytestmark = pytest.mark.usefixtures("real_commands")
 copy_numbers = itertools.count()
 
@@ -279,9 +296,12 @@ def check_failure(folder, copy, stage, problem, *wrapper, **environment):
 
 @pytest.fixture(scope="module")
 def limited_shell(tmp_path_factory):
-    """A shell for DVC's `$SHELL` under which files may have 32 KiB."""
-    shell = tmp_path_factory.mktemp("shell") / "limited"
-    shell.write_text('#!/bin/bash\nulimit -f 32\nexec bash "$@"\n')
+    """A shell for DVC's `$SHELL` under which the files of a stage may have 32 KiB."""
+    folder = tmp_path_factory.mktemp("shell")
+    program = folder / "limited.py"
+    program.write_text(LIMITED)
+    shell = folder / "limited"
+    shell.write_text(f'#!/bin/bash\nPYTHONPATH=. exec python {program} "${{@: -1}}"\n')
     shell.chmod(0o755)
     return shell
 
@@ -339,6 +359,18 @@ def test_a_full_disk_is_one_line_and_the_next_run_finishes_the_job(
     )
 
     report_faults(f"{stage} out of room", snapshot(folder), [result])
+
+
+@pytest.mark.slow
+def test_a_full_disk_under_dvcs_databases_is_one_line(broken_copies, tmp_path):
+    shell = tmp_path / "limited"
+    shell.write_text('#!/bin/bash\nulimit -f 32\nexec bash "$@"\n')
+    shell.chmod(0o755)
+
+    failed = try_to_run("dvc", "repro", cwd=broken_copies("fetch"), SHELL=str(shell))
+
+    assert "\nerror: DVC's database: disk I/O error\n" in failed.stdout
+    assert "Traceback" not in failed.stdout
 
 
 @pytest.mark.slow

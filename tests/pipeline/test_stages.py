@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +153,13 @@ def test_ctrl_c_ends_without_a_traceback():
         raise KeyboardInterrupt
 
     assert message_of(interrupted) == "error: interrupted"
+
+
+def test_a_database_that_cannot_be_written_is_one_line():
+    def full():
+        raise sqlite3.OperationalError("database or disk is full")
+
+    assert message_of(full) == "error: DVC's database: database or disk is full"
 
 
 def test_a_bug_keeps_its_traceback():

@@ -1,5 +1,6 @@
 """Errors that the user can fix, as one line."""
 
+import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,8 +28,9 @@ def first_line(error: Exception) -> str:
 def exit_on_input_error() -> Iterator[None]:
     """Turns errors that the user can fix into one line and exit code 1.
 
-    These are InputError, errors of the file system, and Ctrl-C. Any other exception is
-    a bug and keeps its traceback. For entry points; the library raises.
+    These are InputError, errors of the file system or of DVC's databases (such as a
+    full disk), and Ctrl-C. Any other exception is a bug and keeps its traceback. For
+    entry points; the library raises.
     """
     try:
         yield
@@ -37,5 +39,7 @@ def exit_on_input_error() -> Iterator[None]:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(visible(f"error: {where}{error.strerror or error}"))
+    except sqlite3.Error as error:
+        sys.exit(visible(f"error: DVC's database: {error}"))
     except KeyboardInterrupt:
         sys.exit("error: interrupted")
