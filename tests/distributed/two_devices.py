@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from core_mlp.distributed import replicas
 from core_mlp.training import augmentation
+from core_mlp.training.device import set_up_device
 from core_mlp.training.input_pipeline import Chunk, Examples
 from core_mlp.training.model import MLP
 from core_mlp.training.optimizers import Adam
@@ -18,6 +19,7 @@ from stages import train
 
 
 def main():
+    set_up_device()  # train does, too, but then it may only be the same again.
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * 2,

@@ -419,6 +419,7 @@ def test_the_real_pipeline_is_searched_without_evaluating(workspace):
         "epochs: [3, 4]\nlearning_rate: {low: 1.0e-5, high: 0.01, log: true}\n"
     )
     before = run("git", "status", "--porcelain", cwd=workspace)
+    experiments = run("git", "for-each-ref", "refs/exps", cwd=workspace)
 
     output = run(
         *("core-mlp", "search", "../searches/a.yaml", "--trials", "4", "--jobs", "2"),
@@ -428,4 +429,4 @@ def test_the_real_pipeline_is_searched_without_evaluating(workspace):
     assert "Best of 4 trials on sklearn_digits" in output
     assert "\nWith 3 new seeds: 0." in output
     assert run("git", "status", "--porcelain", cwd=workspace) == before
-    assert run("git", "for-each-ref", "refs/exps", cwd=workspace) == ""
+    assert run("git", "for-each-ref", "refs/exps", cwd=workspace) == experiments

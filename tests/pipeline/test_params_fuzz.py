@@ -17,6 +17,8 @@ from core_mlp.pipeline import params
 from core_mlp.pipeline.errors import InputError
 
 DEFAULTS = yaml.safe_load(TEST_PARAMS.read_text())
+# Of the keys of DEFAULTS, those that a file may lack.
+OPTIONAL = {"image_size", "channels", "test_size", "quantize"}
 STAGE_PARAMS = (params.FetchParams, params.PreprocessParams, params.TrainParams)
 ODDITIES = """
 ~ null yes no on off true True TRUE y n .inf -.inf .nan 1e-3 1e-05 1E3 1. .5 +1 -0
@@ -83,6 +85,8 @@ def is_allowed(key, value):
     if key in ("learning_rate", "epsilon", "beta_1", "beta_2"):
         low, high = (0.0, 0.999999) if key.startswith("beta") else (1e-30, 1.0)
         return type(value) in (int, float) and low <= value <= high
+    if key == "quantize":
+        return type(value) is bool
     if key == "channels":
         return value is None or (type(value) is int and value in (1, 3))
     if key == "image_size":
@@ -108,7 +112,7 @@ def expected_values(text):
         values = YAML(typ="safe", pure=True).load(text)
     except Exception:
         return None
-    if not isinstance(values, dict) or values.keys() != DEFAULTS.keys():
+    if not isinstance(values, dict) or values.keys() | OPTIONAL != DEFAULTS.keys():
         return None
     if not all(is_allowed(key, value) for key, value in values.items()):
         return None
