@@ -42,3 +42,14 @@ def test_photographs_are_small_files(tmp_path):
     assert (tmp_path / "a.png").stat().st_size < 1_000_000
     height, width = imread(tmp_path / "a.png").shape[:2]
     assert height / 5 == pytest.approx(width / 20)
+
+
+@pytest.mark.parametrize("shape", [(1, 400_000, 1), (400_000, 1, 1), (1, 400_000, 3)])
+def test_images_of_one_row_or_column_are_scaled_down(tmp_path, shape):
+    images = np.full([4, *shape], 100, np.uint8)
+
+    sprites.write_sprite(tmp_path / "a.png", images, columns=1)
+
+    pixels = np.round(255 * imread(tmp_path / "a.png"))
+    assert (pixels.ndim == 3) == (shape[2] == 3)
+    assert set(np.unique(pixels)) == {100}

@@ -114,6 +114,22 @@ def test_examples_are_visible(tmp_path):
     assert np.mean(gray < 0.1) > 0.4
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (5, 1)])
+def test_images_of_one_row_or_column_keep_their_shape(
+    monkeypatch, tmp_path, size, channels
+):
+    drawn = []
+    monkeypatch.setattr(plots, "save_figure", lambda path, figure: drawn.append(figure))
+    images = np.full([2, *size, channels], 100, np.uint8)
+
+    plots.draw_examples(tmp_path / "a.png", images, ["a", "b"], "Small")
+
+    (pixels,) = drawn[0].axes[0].images
+    expected = size if channels == 1 else (*size, 3)
+    assert pixels.get_array().shape == expected
+
+
 def test_titles_of_ordinary_class_names_do_not_overlap(monkeypatch, tmp_path):
     drawn = []
     monkeypatch.setattr(plots, "save_figure", lambda path, figure: drawn.append(figure))

@@ -58,7 +58,9 @@ def new_model_and_optimizer(learning_rate=1e-3):
     return model, Adam(model.trainable_variables, learning_rate=learning_rate)
 
 
-def train(model, optimizer, examples, *, evaluated=None, kept=None, **changes):
+def train(
+    model, optimizer, examples, *, evaluated=None, kept=None, compiled=None, **changes
+):
     p = train_params(**({"epochs": 2, "batch_size": 16} | changes))
     models = loop.Models(model, evaluated or model, kept or evaluated or model)
 
@@ -74,7 +76,7 @@ def train(model, optimizer, examples, *, evaluated=None, kept=None, **changes):
         validation=examples,
         history=[],
         p=p,
-        compiled=step.compile_functions(),
+        compiled=compiled or step.compile_functions(),
     )
     return [epoch.result for epoch in epochs]
 
@@ -351,4 +353,22 @@ def test_a_loss_that_is_not_finite_ends_the_training(bounds, last_step, epoch):
     assert str(error.value) == (
         f"training diverged: the loss of epoch {epoch} is not finite; try a smaller "
         "learning_rate"
+    )
+
+
+@pytest.mark.parametrize("function", ["train_epoch", "evaluate"])
+def test_too_little_memory_is_one_line(function):
+    def allocate(*_arguments, **_keywords):
+        raise tf.errors.ResourceExhaustedError(None, None, "61 GiB")
+
+    model, optimizer = new_model_and_optimizer()
+    examples = random_examples(32)
+    compiled = step.compile_functions()._replace(**{function: allocate})
+
+    with pytest.raises(InputError) as error:
+        train(model, optimizer, examples, compiled=compiled, hidden_sizes=[32])
+
+    assert str(error.value) == (
+        "batch_size = 16, conv_filters = [], hidden_sizes = [32]: an epoch does not "
+        "fit into memory; try smaller ones"
     )

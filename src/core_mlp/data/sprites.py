@@ -35,9 +35,8 @@ def write_sprite(
     sprite[:count] = images
     sprite = sprite.reshape(rows, columns, height, width, channels)
     sprite = sprite.swapaxes(1, 2).reshape(rows * height, -1, channels)
-    picture = Image.fromarray(sprite.squeeze(axis=2) if channels == 1 else sprite)
     with atomic_output(path) as partial:
-        picture.save(partial, format="png", optimize=True)
+        _to_picture(sprite).save(partial, format="png", optimize=True)
 
 
 def _fit(images: np.ndarray) -> np.ndarray:
@@ -46,6 +45,11 @@ def _fit(images: np.ndarray) -> np.ndarray:
     if scale >= 1.0:
         return images
     height, width = (max(1, int(scale * size)) for size in images.shape[1:3])
-    pictures = [Image.fromarray(image.squeeze()) for image in images]
+    pictures = [_to_picture(image) for image in images]
     scaled = [np.asarray(picture.resize((width, height))) for picture in pictures]
     return np.stack(scaled).reshape(len(images), height, width, -1)
+
+
+def _to_picture(image: np.ndarray) -> Image.Image:
+    """Converts an image, `[H, W, C]` uint8; one channel is gray, three are RGB."""
+    return Image.fromarray(image.squeeze(axis=2) if image.shape[2] == 1 else image)

@@ -62,7 +62,7 @@ def draw_examples(
     for axes in all_axes:
         axes.set_axis_off()
     for axes, image, text in zip(all_axes, images, titles, strict=False):
-        axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
         lines = [wrap_title(line) for line in text.split("\n")]
         axes.set_title("\n".join(lines), fontsize="small")
     save_figure(path, figure)

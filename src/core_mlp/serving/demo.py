@@ -88,7 +88,9 @@ def _serve(model: predict.Model, host: str, port: int) -> None:
             message = html.escape(message, quote=False)
             raise gr.Error(message, print_exception=False) from error
         scale = max(1, SIDE // max(image.shape))
-        seen = image.repeat(scale, axis=0).repeat(scale, axis=1).squeeze()
+        seen = image.repeat(scale, axis=0).repeat(scale, axis=1)
+        if seen.shape[2] == 1:  # Gradio wants gray without an axis of channels.
+            seen = seen.squeeze(axis=2)
         return seen, predict.classify(model, image[np.newaxis], top=3)[0]
 
     with gr.Blocks(title="core_mlp") as page:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from core_mlp.pipeline.errors import InputError
 from core_mlp.pipeline.params import TrainParams
 from core_mlp.results.train import EpochResult
-from core_mlp.training.input_pipeline import EpochData, Examples
+from core_mlp.training.input_pipeline import Chunk, EpochData, Examples
 from core_mlp.training.step import Compiled, Objective
 
 
@@ -88,35 +88,29 @@ def train(
       Each epoch as it ends.
 
     Raises:
-      InputError: If a loss is not finite.
+      InputError: If a loss is not finite, or there is too little memory.
     """
     for number in range(len(history) + 1, p.epochs + 1):
         if is_stuck(history, p.patience):
             return
-        start = time.perf_counter()
-        num_examples = 0
-        loss = num_correct = 0.0
-        for chunk in epoch_data(number):
-            sums = compiled.train_epoch(
-                models.trained, optimizer, objective, chunk, batch_size=p.batch_size
+        try:
+            epoch = run_epoch(
+                number,
+                models,
+                optimizer,
+                objective,
+                chunks=epoch_data(number),
+                validation=validation,
+                batch_size=p.batch_size,
+                compiled=compiled,
             )
-            num_examples += len(chunk.order)
-            # Kept as tensors, so that the next chunk is prepared while this one runs.
-            loss += sums.loss
-            num_correct += sums.num_correct
-        # float() waits for the device: only then has the epoch ended.
-        train_loss = float(loss) / num_examples
-        train_accuracy = float(num_correct) / num_examples
-        seconds = time.perf_counter() - start
-        sums = compiled.evaluate(models.evaluated, validation)
-        num_validated = len(validation.labels)
-        result = EpochResult(
-            epoch=number,
-            train_loss=train_loss,
-            validation_loss=float(sums.loss) / num_validated,
-            train_accuracy=train_accuracy,
-            validation_accuracy=float(sums.num_correct) / num_validated,
-        )
+        except tf.errors.ResourceExhaustedError as error:
+            raise InputError(
+                f"batch_size = {p.batch_size}, conv_filters = {list(p.conv_filters)}, "
+                f"hidden_sizes = {list(p.hidden_sizes)}: an epoch does not fit into "
+                "memory; try smaller ones"
+            ) from error
+        result = epoch.result
         if not math.isfinite(result.train_loss + result.validation_loss):
             raise InputError(
                 f"training diverged: the loss of epoch {number} is not finite; try a "
@@ -125,7 +119,46 @@ def train(
         history.append(result)
         if p.patience and kept_epoch(history, p.patience) is result:
             copy_weights(models.evaluated, models.kept)
-        yield Epoch(result, num_examples / seconds)
+        yield epoch
+
+
+def run_epoch(
+    number: int,
+    models: Models,
+    optimizer: tf.Module,
+    objective: Objective,
+    *,
+    chunks: Iterable[Chunk],
+    validation: Examples,
+    batch_size: int,
+    compiled: Compiled,
+) -> Epoch:
+    """Trains on every example once, then evaluates."""
+    start = time.perf_counter()
+    num_examples = 0
+    loss = num_correct = 0.0
+    for chunk in chunks:
+        sums = compiled.train_epoch(
+            models.trained, optimizer, objective, chunk, batch_size=batch_size
+        )
+        num_examples += len(chunk.order)
+        # Kept as tensors, so that the next chunk is prepared while this one runs.
+        loss += sums.loss
+        num_correct += sums.num_correct
+    # float() waits for the device: only then has the epoch ended.
+    train_loss = float(loss) / num_examples
+    train_accuracy = float(num_correct) / num_examples
+    seconds = time.perf_counter() - start
+    sums = compiled.evaluate(models.evaluated, validation)
+    num_validated = len(validation.labels)
+    result = EpochResult(
+        epoch=number,
+        train_loss=train_loss,
+        validation_loss=float(sums.loss) / num_validated,
+        train_accuracy=train_accuracy,
+        validation_accuracy=float(sums.num_correct) / num_validated,
+    )
+    return Epoch(result, num_examples / seconds)
 
 
 def is_stuck(history: Sequence[EpochResult], patience: int) -> bool:
