@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, commit_all, run
 
+from core_mlp.experiments import search
 from core_mlp.experiments.runner import Outcome
 from core_mlp.experiments.search import run_search
 from core_mlp.experiments.space import Space
@@ -200,6 +201,25 @@ def test_two_processes_share_a_study(space, notes, monkeypatch):
     assert not numbers[0] & numbers[1]
     # Only the last one checks the best setting.
     assert sum("seed=6: validation" in output for output in outputs) == 1
+
+
+def test_processes_that_end_together_check_the_best_trial_once(
+    space, notes, monkeypatch
+):
+    with monkeypatch.context() as unchecked:
+        unchecked.setattr(search, "check_best", lambda study, jobs: ([], []))
+        run_search(space, number=3)
+    monkeypatch.setenv("SECONDS_PER_EPOCH", "0.05")
+    processes = [search_in_process(space, 3) for _ in range(2)]
+    outputs = [process.communicate()[0] for process in processes]
+
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    # The number of epochs that each seed was trained.
+    trained = {k: n for k, n in epochs_of(notes).items() if "seed=" in k}
+    assert len(trained) == 6
+    assert set(trained.values()) == {9}
+    assert sum("seed=6: validation" in output for output in outputs) == 1
+    assert all(f"Wrote {MARKDOWN}" in output for output in outputs)
 
 
 def test_a_process_without_a_trial_leaves_the_end_to_the_other(

@@ -24,6 +24,7 @@ from core_mlp.pipeline.errors import InputError
 from core_mlp.reporting import model_card
 from core_mlp.reporting.comparison import compare
 from core_mlp.reporting.report import (
+    count_trainings,
     describe_verdict,
     metric_rows,
     thumbnail,
@@ -77,6 +78,17 @@ def test_one_seed_gives_a_first_impression_and_what_it_would_cost_to_decide(
     text = (seeded / "report.md").read_text()
     assert "Classes, over seeds" not in text
     assert not re.search("[↑↓] (better|worse)", text)
+
+
+def test_of_the_workspace_only_seeds_spare_trainings(seeded):
+    """`core-mlp decide` trains seeds 1 to 3 of it: see test_decide.py."""
+    alone, longer = (read_run_in(seeded, name) for name in ("alone", "longer"))
+    workspace = alone._replace(name="workspace")
+
+    assert count_trainings(alone, alone, 3) == 2 + 2
+    assert count_trainings(alone, workspace, 3) == 2 + 3
+    assert len(longer.results) == 6
+    assert count_trainings(alone, longer._replace(name="workspace"), 8) == 7 + 2
 
 
 @pytest.mark.usefixtures("real_commands")

@@ -285,6 +285,7 @@ class _Workers:
         if task.observer:
             variables["CORE_MLP_STATE_DIR"] = str(task.observer.state_folder.resolve())
         log = log_of(task)
+        # Another process may run the same experiment, and share or delete the log.
         with log.open("wb") as file:
             process = subprocess.Popen(
                 command,
@@ -303,12 +304,12 @@ class _Workers:
             if code == 0:
                 task.observer.end(copy.project)
             shutil.rmtree(task.observer.state_folder, ignore_errors=True)
-            log.unlink()
+            log.unlink(missing_ok=True)
             return Outcome(task, None)
         # Two fetches at a time may want the same lock of Git.
         with self._fetching:
             if code == 0 and copy.send_experiment(task.name):
-                log.unlink()
+                log.unlink(missing_ok=True)
                 return _read(task)
         return Outcome(task, None, f"{task.label}: {last_error(log)}; its log is {log}")
 

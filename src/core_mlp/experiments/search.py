@@ -12,6 +12,7 @@ from core_mlp.experiments.space import Space
 from core_mlp.experiments.study import Study
 from core_mlp.experiments.trials import TrainingRun
 from core_mlp.pipeline.errors import InputError
+from core_mlp.pipeline.files import process_lock
 from core_mlp.reporting.search import SearchResult, write_search, write_trials
 
 # The best setting, and params.yaml as it is, are trained with so many new seeds.
@@ -62,7 +63,9 @@ def run_search(
             if not study.finished():
                 return
         elif study.finished():
-            chosen, present = check_best(study, jobs=jobs)
+            # Of processes that end at the same time, the others find its results.
+            with process_lock(study.check_lock, "checking the best trial"):
+                chosen, present = check_best(study, jobs=jobs)
         else:
             raise InputError(f"{study.path}: {study.why_none_finished()}")
     result = SearchResult(

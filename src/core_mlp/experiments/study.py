@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from itertools import chain
+from pathlib import Path
 
 import optuna
 from filelock import FileLock
@@ -33,7 +34,15 @@ OUTCOMES = {
 
 
 class Study:
-    """The trials of a search."""
+    """The trials of a search.
+
+    Attributes:
+      path: Their file.
+      space: What they vary.
+      params: params.yaml, as it is.
+      snapshot: The files that they start with.
+      check_lock: The lock of the process that checks the best trial.
+    """
 
     def __init__(self, space: Space) -> None:
         """Opens the study of a space, or starts it.
@@ -51,6 +60,7 @@ class Study:
         self.snapshot = Snapshot.take(None)
         self._workers = Workers(self.path)
         self._lock = FileLock(f"{self.path}.study.lock")
+        self.check_lock = Path(f"{self.path}.check.lock")
         first_rung = max(1, space.max_epochs(self.params.epochs) // REDUCTION**2)
         self._last_rung = REDUCTION * first_rung
         optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -66,11 +66,6 @@ class Comparison:
         verdict = difference.verdict(margin=0.0)
         return verdict if improves_upwards(metric) else OPPOSITE.get(verdict, verdict)
 
-    def trainings_until(self, look: int) -> int:
-        """Returns how many more models have to be trained until a look."""
-        known = (self.base_results, self.head_results)
-        return sum(max(0, look - len(results)) for results in known)
-
 
 def compare(base: Run, head: Run) -> Comparison:
     """Compares the settings of two runs over seeds, and the models by image.

@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -178,7 +179,7 @@ def describe_verdict(
         verdict=comparison.verdict(metric, margin),
         min_seeds=MIN_SEEDS,
         max_seeds=MAX_SEEDS,
-        costs=comparison.trainings_until,
+        costs=partial(count_trainings, base, head),
     )
     # The template starts each part with its name.
     parts = {"title": [], "finding": [], "advice": [], "note": []}
@@ -192,6 +193,23 @@ def describe_verdict(
         advice="".join(parts["advice"]),
         notes=parts["note"],
     )
+
+
+def count_trainings(base: Run, head: Run, look: int) -> int:
+    """Returns how many models `core-mlp decide` trains until a look."""
+    return sum(max(0, look - _count_known(run)) for run in (base, head))
+
+
+def _count_known(run: Run) -> int:
+    """Returns how many seeds `core-mlp decide` need not train."""
+    seeds = {result.seed for result in run.results}
+    own_seed = run.own_result.seed
+    # Of a revision, its own run counts; of the workspace, only metrics/seeds.json.
+    if run.name != "workspace":
+        seeds.add(own_seed)
+    elif seeds == {own_seed}:
+        seeds.clear()
+    return len(seeds)
 
 
 def render_report(report: Report, *, pictures: bool = False) -> str:
