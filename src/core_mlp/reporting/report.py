@@ -197,19 +197,16 @@ def describe_verdict(
 
 def count_trainings(base: Run, head: Run, look: int) -> int:
     """Returns how many models `core-mlp decide` trains until a look."""
-    return sum(max(0, look - _count_known(run)) for run in (base, head))
+    return sum(max(0, look - len(_known_seeds(run))) for run in (base, head))
 
 
-def _count_known(run: Run) -> int:
-    """Returns how many seeds `core-mlp decide` need not train."""
-    seeds = {result.seed for result in run.results}
-    own_seed = run.own_result.seed
-    # Of a revision, its own run counts; of the workspace, only metrics/seeds.json.
+def _known_seeds(run: Run) -> set[int]:
+    """Returns the seeds that `core-mlp decide` need not train."""
+    seeds = {result.seed for result in run.seed_results}
+    # The workspace's own results may be of other files.
     if run.name != "workspace":
-        seeds.add(own_seed)
-    elif seeds == {own_seed}:
-        seeds.clear()
-    return len(seeds)
+        seeds.add(run.own_result.seed)
+    return seeds
 
 
 def render_report(report: Report, *, pictures: bool = False) -> str:

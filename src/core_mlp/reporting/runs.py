@@ -145,9 +145,14 @@ class Run(NamedTuple):
     @property
     def results(self) -> list[SeedRun]:
         """Results of all seeds if seeds.json has these settings, else of this run."""
+        return self.seed_results or [self.own_result]
+
+    @property
+    def seed_results(self) -> list[SeedRun]:
+        """Results in seeds.json; none if it has other settings."""
         if self.seeds and self.seeds.identity == self.identity:
             return self.seeds.runs
-        return [self.own_result]
+        return []
 
     @property
     def own_result(self) -> SeedRun:
